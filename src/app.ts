@@ -1,0 +1,177 @@
+import { randomBytes } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import type { IncomingMessage } from 'node:http'
+import type { Socket } from 'node:net'
+import { fastifySwagger } from '@fastify/swagger'
+import { fastifySwaggerUi } from '@fastify/swagger-ui'
+import { type FastifyBaseLogger, type FastifyInstance, fastify } from 'fastify'
+import type { Kysely } from 'kysely'
+import type { Logger } from 'pino'
+import { Authenticator } from './auth/authenticate.ts'
+import { FailedLogins } from './auth/failed-logins.ts'
+import type { TokenLifetimes } from './directory/tokens.ts'
+import type { Keyring } from './keyring/index.ts'
+import { describeError } from './logger.ts'
+import { Metrics } from './metrics.ts'
+import { API_PREFIX } from './routes/github/context.ts'
+import { errorBody, handleRouterError } from './routes/github/errors.ts'
+import { gitHubApi } from './routes/github/github.ts'
+import { healthRoutes } from './routes/health.ts'
+import { openApiOptions } from './routes/openapi.ts'
+import type { Limits, Vault } from './secrets/vault.ts'
+import type { Database } from './store/tables.ts'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** where absolute links begin, without the prefix of an API and without a slash at the end */
+    baseUrl(): string
+    metrics: Metrics
+    authenticator: Authenticator
+  }
+}
+
+export interface AppDependencies {
+  db: Kysely<Database>
+  keyring: Keyring
+  /** asks the store for key generations that are newer than what the keyring holds */
+  reloadGenerations: () => Promise<void>
+  limits: Limits
+  tokenLifetimes: TokenLifetimes
+  logger: Logger
+  /** undefined: where the server listens */
+  publicUrl?: string | undefined
+  trustedProxies?: readonly string[]
+  tls?: { cert: Buffer; key: Buffer } | undefined
+  isMetricsToken?: (token: string) => boolean
+}
+
+const REQUEST_TIMEOUT_MS = 30_000
+const KEEP_ALIVE_MS = 72_000
+/** The longest path parameter: a name of 255 characters, each percent-encoded. */
+const MAX_PARAM_LENGTH = 1024
+/** Around the base64 of a value: JSON and a few thousand repository ids. */
+const BODY_SLACK_BYTES = 512 * 1024
+
+export const VERSION = (
+  JSON.parse(readFileSync(packageFile(), 'utf8')) as { version: string }
+).version
+
+/** The same file from the sources and from the built code, which lies one folder deeper. */
+function packageFile(): URL {
+  const beside = new URL('../package.json', import.meta.url)
+  return import.meta.url.includes('/build/src/') ? new URL('../../package.json', import.meta.url) : beside
+}
+
+/** GitHub's form: hexadecimal groups. */
+function makeRequestId(): string {
+  const hex = randomBytes(14).toString('hex').toUpperCase()
+  return `${hex.slice(0, 4)}:${hex.slice(4, 8)}:${hex.slice(8, 14)}:${hex.slice(14, 20)}:${hex.slice(20, 28)}`
+}
+
+/** Both prefixes lead to the same routes; which one it was is kept for the links in the answer. */
+function rewriteUrl(request: IncomingMessage): string {
+  const url = request.url ?? '/'
+  if (url !== '/api/v3' && !url.startsWith('/api/v3/') && !url.startsWith('/api/v3?')) return url
+  Object.assign(request, { [API_PREFIX]: '/api/v3' })
+  const rest = url.slice('/api/v3'.length)
+  return rest.startsWith('/') ? rest : `/${rest}`
+}
+
+/** What never became a request: an unknown method, a malformed header, a body that came too slowly. */
+function answerBrokenRequest(error: NodeJS.ErrnoException, socket: Socket): void {
+  if (error.code === 'ECONNRESET' || !socket.writable) {
+    socket.destroy()
+    return
+  }
+  const status = error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? 408 : error.code === 'HPE_HEADER_OVERFLOW' ? 431 : 400
+  const reason = { 400: 'Bad Request', 408: 'Request Timeout', 431: 'Request Header Fields Too Large' }[status]
+  const body = JSON.stringify(errorBody(status, reason, undefined))
+  socket.end(
+    `HTTP/1.1 ${status} ${reason}\r\ncontent-type: application/json; charset=utf-8\r\n` +
+      `content-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`
+  )
+}
+
+/** The whole server, not yet listening. */
+export async function buildApp(dependencies: AppDependencies): Promise<FastifyInstance> {
+  const { db, keyring, limits, logger } = dependencies
+  const metrics = new Metrics()
+  const app = fastify({
+    loggerInstance: logger as FastifyBaseLogger,
+    disableRequestLogging: true,
+    genReqId: makeRequestId,
+    rewriteUrl,
+    trustProxy: dependencies.trustedProxies?.length ? [...dependencies.trustedProxies] : false,
+    bodyLimit: Math.ceil((limits.maxValueBytes + 48) / 3) * 4 + BODY_SLACK_BYTES,
+    routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    keepAliveTimeout: KEEP_ALIVE_MS,
+    frameworkErrors: handleRouterError,
+    clientErrorHandler: answerBrokenRequest,
+    ...(dependencies.tls && { https: dependencies.tls })
+  }) as unknown as FastifyInstance
+
+  app.decorate('baseUrl', () => dependencies.publicUrl ?? listeningUrl(app))
+  app.decorate('metrics', metrics)
+  const authenticator = new Authenticator(db, new FailedLogins(), {
+    onFailure: () => metrics.loginFailed(),
+    onTouchError: (error) => logger.debug({ err: describeError(error) }, 'last use of a token not recorded')
+  })
+  app.decorate('authenticator', authenticator)
+
+  app.addHook('onRequest', (request, reply, done) => {
+    const browser = request.method === 'GET' && /^\/(\?|$)/.test(request.url) && !request.headers.authorization
+    if (browser && request.headers.accept?.includes('text/html')) {
+      reply.redirect('/docs')
+      return
+    }
+    done()
+  })
+  app.addHook('onResponse', (request, reply, done) => {
+    const route = request.routeOptions.url ?? 'unknown'
+    const { elapsedTime } = reply
+    metrics.requestAnswered(request.method, route, reply.statusCode, elapsedTime / 1000)
+    request.log.info(
+      {
+        method: request.method,
+        route,
+        status: reply.statusCode,
+        ms: Math.round(elapsedTime * 10) / 10,
+        actor: request.actor?.login
+      },
+      'request'
+    )
+    done()
+  })
+
+  await app.register(fastifySwagger, openApiOptions(VERSION))
+  await app.register(fastifySwaggerUi, {
+    routePrefix: '/docs',
+    staticCSP: true,
+    uiConfig: { persistAuthorization: false, docExpansion: 'list', tryItOutEnabled: true }
+  })
+  healthRoutes(app, { db, keyring, metrics, isMetricsToken: dependencies.isMetricsToken ?? (() => false) })
+  const vault: Vault = { db, keyring, limits, reloadGenerations: dependencies.reloadGenerations }
+  await app.register(
+    gitHubApi({
+      db,
+      keyring,
+      vault,
+      authenticator,
+      metrics,
+      tokenLifetimes: dependencies.tokenLifetimes,
+      version: VERSION
+    })
+  )
+  await app.ready()
+  return app
+}
+
+function listeningUrl(app: FastifyInstance): string {
+  const scheme = 'setSecureContext' in app.server ? 'https' : 'http'
+  const address = app.server.address()
+  if (address === null || typeof address === 'string') return `${scheme}://localhost`
+  const { family, port } = address
+  const host = address.address === '0.0.0.0' || address.address === '::' ? 'localhost' : address.address
+  return `${scheme}://${family === 'IPv6' && host !== 'localhost' ? `[${host}]` : host}:${port}`
+}

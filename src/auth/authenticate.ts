@@ -1,0 +1,80 @@
+import type { Kysely } from 'kysely'
+import { LRUCache } from 'lru-cache'
+import { TooManyFailedLogins, Unauthenticated } from '../errors.ts'
+import type { Database } from '../store/tables.ts'
+import { findValidToken, touchToken } from '../store/tokens.ts'
+import { type Actor, actorOf } from './actor.ts'
+import type { FailedLogins } from './failed-logins.ts'
+import { hashToken, isWellFormedToken, readAuthorization } from './token.ts'
+
+/** How long a revoked token may still be taken for valid, counted from when its query was sent. */
+const CACHE_MS = 1000
+const CACHED_TOKENS = 10_000
+
+interface CacheEntry {
+  actor: Actor
+  sentAt: number
+}
+
+export interface AuthenticatorEvents {
+  /** credentials that are not valid */
+  onFailure: () => void
+  /** the time of last use was not recorded */
+  onTouchError: (error: unknown) => void
+}
+
+/** Turns Authorization headers into actors, with a small cache that never outlives a revocation by a second. */
+export class Authenticator {
+  readonly #db: Kysely<Database>
+  readonly #failedLogins: FailedLogins
+  readonly #events: AuthenticatorEvents
+  #cache = new LRUCache<string, CacheEntry>({ max: CACHED_TOKENS })
+
+  constructor(db: Kysely<Database>, failedLogins: FailedLogins, events: AuthenticatorEvents) {
+    this.#db = db
+    this.#failedLogins = failedLogins
+    this.#events = events
+  }
+
+  /** Drops tokens before their time, when they were revoked: hashes as base64. */
+  forget(hashes: Iterable<string>): void {
+    for (const hash of hashes) this.#cache.delete(hash)
+  }
+
+  /**
+   * @param authorization the header as it came
+   * @param address where the request came from
+   * @throws Unauthenticated without credentials, or with invalid ones
+   * @throws TooManyFailedLogins instead, when too many from this address were invalid
+   */
+  async authenticate(authorization: string | undefined, address: string): Promise<Actor> {
+    const token = readAuthorization(authorization)
+    if (token === undefined) throw new Unauthenticated(false)
+    const actor = isWellFormedToken(token) ? await this.#find(hashToken(token)) : undefined
+    if (actor) return actor
+    this.#events.onFailure()
+    const retryAfterSeconds = this.#failedLogins.record(address)
+    throw retryAfterSeconds ? new TooManyFailedLogins(retryAfterSeconds) : new Unauthenticated(true)
+  }
+
+  async #find(hash: Buffer): Promise<Actor | undefined> {
+    const key = hash.toString('base64')
+    const now = performance.now()
+    const cached = this.#cache.get(key)
+    if (cached && now - cached.sentAt < CACHE_MS) return isExpired(cached.actor) ? undefined : cached.actor
+    const [row] = await findValidToken(this.#db, { hash })
+    if (!row) {
+      this.#cache.delete(key)
+      return undefined
+    }
+    const actor = actorOf(row)
+    this.#cache.set(key, { actor, sentAt: now })
+    if (!row.used_lately) touchToken(this.#db, row.token_id).catch(this.#events.onTouchError)
+    return actor
+  }
+}
+
+function isExpired(actor: Actor): boolean {
+  const { expiresAt } = actor.token
+  return expiresAt !== null && expiresAt.getTime() <= Date.now()
+}

@@ -1,0 +1,44 @@
+/** Classic scopes, each with what it implies. https://docs.github.com/apps/oauth-apps/building-oauth-apps/scopes-for-oauth-apps */
+const IMPLIES = {
+  repo: ['public_repo'],
+  public_repo: [],
+  codespace: ['codespace:secrets'],
+  'codespace:secrets': [],
+  'admin:org': ['write:org', 'read:org'],
+  'write:org': ['read:org'],
+  'read:org': [],
+  site_admin: []
+} as const satisfies Record<string, readonly string[]>
+
+export type Scope = keyof typeof IMPLIES
+export const SCOPES = Object.keys(IMPLIES) as Scope[]
+
+export function isScope(text: string): text is Scope {
+  return Object.hasOwn(IMPLIES, text)
+}
+
+export function withImplied(scopes: readonly string[]): ReadonlySet<Scope> {
+  const known = scopes.filter(isScope)
+  return new Set(known.flatMap((scope) => [scope, ...IMPLIES[scope]]))
+}
+
+/** Sorted, without those that another one implies, as `X-OAuth-Scopes` shows them. */
+export function normalized(scopes: Iterable<Scope>): Scope[] {
+  const given = [...new Set(scopes)]
+  const implied = new Set<string>(given.flatMap((scope) => [...IMPLIES[scope]]))
+  return given.filter((scope) => !implied.has(scope)).sort()
+}
+
+/** Permissions of fine-grained tokens that mean something here, with the levels they come in. */
+export const PERMISSIONS = {
+  metadata: ['read'],
+  administration: ['read', 'write'],
+  codespaces_secrets: ['read', 'write'],
+  codespaces_user_secrets: ['read', 'write']
+} as const satisfies Record<string, readonly ('read' | 'write')[]>
+
+export type Permission = keyof typeof PERMISSIONS
+
+export function isPermission(text: string): text is Permission {
+  return Object.hasOwn(PERMISSIONS, text)
+}

@@ -1,0 +1,64 @@
+import { createHash, randomBytes } from 'node:crypto'
+import { crc32 } from 'node:zlib'
+import { OPERATOR_TOKEN } from '../config.ts'
+import type { TokenKind } from '../store/tables.ts'
+
+/**
+ * Tokens that Coffer makes: prefix ‖ 43 characters (256 random bits) ‖ 6 characters (CRC-32 of all before),
+ * in letters and digits without dots, since Octokit takes two dots for a JWT. The checksum lets a scanner
+ * tell a leaked token from a lookalike, and lets garbage be refused before any query.
+ */
+const PREFIX: Record<TokenKind, string> = { classic: 'coffer_pat_', 'fine-grained': 'coffer_fgt_' }
+const SECRET_LENGTH = 43
+const CHECKSUM_LENGTH = 6
+const MADE_HERE = /^coffer_(?:pat|fgt|env|ops|run|ins)_[0-9A-Za-z]{49}$/
+
+const ALPHABET = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'
+
+function base62(value: bigint, length: number): string {
+  let digits = ''
+  for (let rest = value; digits.length < length; rest /= 62n) digits = ALPHABET[Number(rest % 62n)] + digits
+  return digits
+}
+
+function checksum(text: string): string {
+  return base62(BigInt(crc32(text)), CHECKSUM_LENGTH)
+}
+
+export function makeToken(kind: TokenKind): string {
+  const body = PREFIX[kind] + base62(BigInt(`0x${randomBytes(32).toString('hex')}`), SECRET_LENGTH)
+  return body + checksum(body)
+}
+
+/** Whether a token can be one at all; what has the form of Coffer's own needs the right checksum. */
+export function isWellFormedToken(token: string): boolean {
+  if (!MADE_HERE.test(token)) return OPERATOR_TOKEN.test(token)
+  const end = token.length - CHECKSUM_LENGTH
+  return checksum(token.slice(0, end)) === token.slice(end)
+}
+
+/** What is stored of a token: SHA-256, enough for 256 random bits. */
+export function hashToken(token: string): Buffer {
+  return createHash('sha256').update(token).digest()
+}
+
+export function lastEight(token: string): string {
+  return token.slice(-8)
+}
+
+/**
+ * The token of an Authorization header: `Bearer T` or `token T` in any case, or Basic with the token as the
+ * password (or as the user name, without a password). Undefined when there is none.
+ */
+export function readAuthorization(header: string | undefined): string | undefined {
+  if (!header) return undefined
+  const space = header.indexOf(' ')
+  if (space < 0) return header.trim() === '' ? undefined : ''
+  const scheme = header.slice(0, space).toLowerCase()
+  const credentials = header.slice(space + 1).trim()
+  if (scheme === 'bearer' || scheme === 'token') return credentials
+  if (scheme !== 'basic') return ''
+  const decoded = Buffer.from(credentials, 'base64').toString('latin1')
+  const colon = decoded.indexOf(':')
+  return decoded.slice(colon + 1) || decoded.slice(0, Math.max(colon, 0))
+}

@@ -1,0 +1,17 @@
+import { Command } from 'commander'
+import { VERSION } from './app.ts'
+import { serveCommand } from './cli/serve.ts'
+import { exitCodeOf, explain } from './cli/terminal.ts'
+
+const program = new Command('coffer')
+  .description('Self-hosted secrets for development environments, behind the APIs that tools already speak.')
+  .version(VERSION)
+  .showHelpAfterError('(add --help for what it takes)')
+  .addCommand(serveCommand())
+
+try {
+  await program.parseAsync()
+} catch (error) {
+  console.error(explain(error))
+  process.exitCode = exitCodeOf(error)
+}

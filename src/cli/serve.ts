@@ -1,0 +1,45 @@
+import { Command } from 'commander'
+import { loadConfig, readEnvironment } from '../config.ts'
+import { createLogger, describeError } from '../logger.ts'
+import { type RunningServer, reloadTls, serve } from '../main.ts'
+
+/** A second signal does not wait for requests under way. */
+const FORCED_EXIT_CODE = 130
+
+export function serveCommand(): Command {
+  return new Command('serve').description('Run the server; configured by the environment, see .env.example.').action(run)
+}
+
+async function run(): Promise<void> {
+  const { config, secrets } = loadConfig(readEnvironment())
+  const logger = createLogger(config.logLevel)
+  let server: RunningServer | undefined
+  let stopping = false
+
+  const stop = async (reason: string, exitCode: number) => {
+    if (stopping) process.exit(FORCED_EXIT_CODE)
+    stopping = true
+    logger.info({ reason }, 'stopping')
+    await server?.close()
+    process.exit(exitCode)
+  }
+  process.on('SIGTERM', () => void stop('SIGTERM', 0))
+  process.on('SIGINT', () => void stop('SIGINT', 0))
+  process.on('SIGHUP', () => void (server && reloadTls(config, server.app, logger)))
+  // Without a handler this signal opens Node's debugger, and with it all keys.
+  process.on('SIGUSR1', () => logger.warn('SIGUSR1 is ignored'))
+  process.on('unhandledRejection', (error) => {
+    logger.fatal({ err: describeError(error) }, 'unhandled rejection')
+    void stop('defect', 1)
+  })
+
+  server = await serve(config, secrets, {
+    logger,
+    terminal: process.stdout.isTTY === true,
+    print: (line) => process.stdout.write(`${line}\n`),
+    onLost: (error) => {
+      logger.fatal(error.message)
+      void stop('database taken over', 1)
+    }
+  })
+}

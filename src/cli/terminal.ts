@@ -1,0 +1,33 @@
+import { CofferError, InvalidInput, RefusedToStart } from '../errors.ts'
+
+/** Exit codes of every command: 0 done, 1 failed, 2 refused because of what was asked or how it is set up. */
+export function exitCodeOf(error: unknown): 1 | 2 {
+  return error instanceof CofferError ? 2 : 1
+}
+
+/** One line for a person: what is wrong and what to do; a defect shows its stack. */
+export function explain(error: unknown): string {
+  if (error instanceof InvalidInput && error.violations.length > 0) {
+    return `coffer: ${error.violations.map(({ message }) => message).join('; ')}`
+  }
+  if (error instanceof RefusedToStart || error instanceof CofferError) return `coffer: ${error.message}`
+  const { code } = error as NodeJS.ErrnoException
+  if (typeof code === 'string' && /^(ECONN|ENOENT|EACCES|ENOTFOUND|28|57|08|3D)/.test(code)) {
+    return `coffer: the database cannot be reached or refused the login (${code}). Check DATABASE_URL.`
+  }
+  return `coffer: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`
+}
+
+export function printJson(value: unknown): void {
+  process.stdout.write(`${JSON.stringify(value, null, 2)}\n`)
+}
+
+/** Columns wide enough for what is in them. */
+export function printTable(header: readonly string[], rows: readonly (readonly string[])[]): void {
+  const widths = header.map((title, column) =>
+    Math.max(title.length, ...rows.map((row) => (row[column] ?? '').length))
+  )
+  for (const row of [header, ...rows]) {
+    process.stdout.write(`${row.map((cell, column) => cell.padEnd(widths[column]!)).join('  ').trimEnd()}\n`)
+  }
+}

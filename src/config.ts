@@ -1,0 +1,250 @@
+import { readFileSync, statSync } from 'node:fs'
+import { isIP } from 'node:net'
+import path from 'node:path'
+import { RefusedToStart } from './errors.ts'
+
+/** Everything that is set from outside and may be shown. */
+export interface Config {
+  readonly host: string
+  readonly port: number
+  /** undefined: in the data folder; null: none */
+  readonly socket: string | null | undefined
+  readonly publicUrl: string | undefined
+  readonly tls: { certFile: string; keyFile: string } | undefined
+  readonly allowPlaintext: boolean
+  readonly trustedProxies: readonly string[]
+  readonly dataDir: string
+  readonly runtimeDir: string | undefined
+  readonly postgresUser: string | undefined
+  /** without `DATABASE_URL` */
+  readonly embedded: boolean
+  readonly poolSize: number
+  readonly prepare: boolean
+  /** the first wraps, all unwrap; empty: the one in the data folder, made when it is missing */
+  readonly masterKeyFiles: readonly string[]
+  readonly logLevel: string
+  readonly maxValueBytes: number
+  readonly maxSecrets: number
+  readonly keyGraceSeconds: number
+  readonly tokenDefaultDays: number
+  readonly tokenMaxDays: number
+  readonly adminLogin: string
+}
+
+/** Everything that is never shown; kept apart so that it cannot be logged along. */
+export interface Secrets {
+  readonly databaseUrl: string | undefined
+  /** for LISTEN and migrations, where `databaseUrl` leads to a pooler */
+  readonly databaseDirectUrl: string | undefined
+  readonly adminToken: string | undefined
+  readonly metricsToken: string | undefined
+}
+
+export type Environment = Readonly<Record<string, string | undefined>>
+
+/** The administrator's own token for an unattended first start; the form of Coffer's own does not bind it. */
+export const OPERATOR_TOKEN = /^[A-Za-z0-9_-]{32,255}$/
+
+const LOG_LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']
+export const DEFAULT_MASTER_KEY = path.join('keys', 'master.key')
+
+/** Collects what is wrong, so that one start tells all of it. */
+class Reader {
+  readonly problems: string[] = []
+  readonly #environment: Environment
+
+  constructor(environment: Environment) {
+    this.#environment = environment
+  }
+
+  text(name: string): string | undefined {
+    const value = this.#environment[name]
+    return value === undefined || value === '' ? undefined : value
+  }
+
+  integer(name: string, fallback: number, least: number, most: number): number {
+    const text = this.text(name)
+    if (text === undefined) return fallback
+    const value = Number(text)
+    if (/^[0-9]+$/.test(text) && value >= least && value <= most) return value
+    this.problems.push(`${name} must be a whole number from ${least} to ${most}`)
+    return fallback
+  }
+
+  flag(name: string, fallback: boolean): boolean {
+    const text = this.text(name)?.toLowerCase()
+    if (text === undefined) return fallback
+    if (['1', 'true', 'yes', 'on'].includes(text)) return true
+    if (['0', 'false', 'no', 'off'].includes(text)) return false
+    this.problems.push(`${name} must be 1 or 0`)
+    return fallback
+  }
+
+  oneOf(name: string, fallback: string, allowed: readonly string[]): string {
+    const text = this.text(name)
+    if (text === undefined || allowed.includes(text)) return text ?? fallback
+    this.problems.push(`${name} must be one of ${allowed.join(', ')}`)
+    return fallback
+  }
+
+  url(name: string, protocols: readonly string[]): string | undefined {
+    const text = this.text(name)
+    if (text === undefined) return undefined
+    if (URL.canParse(text) && protocols.includes(new URL(text).protocol)) return text
+    this.problems.push(`${name} must be a URL that begins with ${protocols.map((p) => `${p}//`).join(' or ')}`)
+    return undefined
+  }
+
+  file(name: string): string | undefined {
+    const text = this.text(name)
+    if (text === undefined) return undefined
+    const file = path.resolve(text)
+    if (statSync(file, { throwIfNoEntry: false })?.isFile()) return file
+    this.problems.push(`${name} names no file`)
+    return undefined
+  }
+
+  /** A secret given as it is, or (preferred) in a file of its own; without the newline at the end. */
+  secret(name: string): string | undefined {
+    const file = this.text(`${name}_FILE`)
+    if (file === undefined) return this.text(name)
+    try {
+      return readFileSync(file, 'utf8').replace(/\r?\n$/, '')
+    } catch {
+      this.problems.push(`${name}_FILE names no file that can be read`)
+      return undefined
+    }
+  }
+}
+
+function readPublicUrl(reader: Reader): string | undefined {
+  const text = reader.url('COFFER_PUBLIC_URL', ['http:', 'https:'])
+  if (text === undefined) return undefined
+  const url = new URL(text)
+  if (url.search || url.hash || url.username || url.password) {
+    reader.problems.push('COFFER_PUBLIC_URL must have no user, query or fragment')
+  }
+  return (url.origin + url.pathname).replace(/\/+$/, '')
+}
+
+function readTls(reader: Reader): Config['tls'] {
+  const certFile = reader.file('COFFER_TLS_CERT_FILE')
+  const keyFile = reader.file('COFFER_TLS_KEY_FILE')
+  const given = [reader.text('COFFER_TLS_CERT_FILE'), reader.text('COFFER_TLS_KEY_FILE')]
+  if (given.filter((text) => text !== undefined).length === 1) {
+    reader.problems.push('COFFER_TLS_CERT_FILE and COFFER_TLS_KEY_FILE go together')
+  }
+  return certFile && keyFile ? { certFile, keyFile } : undefined
+}
+
+function readTrustedProxies(reader: Reader): string[] {
+  const entries = (reader.text('COFFER_TRUSTED_PROXIES') ?? '').split(',').map((entry) => entry.trim())
+  const proxies = entries.filter((entry) => entry !== '')
+  for (const proxy of proxies) {
+    const [address = '', bits, ...rest] = proxy.split('/')
+    const named = ['loopback', 'linklocal', 'uniquelocal'].includes(proxy)
+    const valid = isIP(address) !== 0 && (bits === undefined || /^[0-9]{1,3}$/.test(bits)) && rest.length === 0
+    if (!named && !valid) {
+      reader.problems.push('COFFER_TRUSTED_PROXIES must be addresses or networks, separated by commas')
+      break
+    }
+  }
+  return proxies
+}
+
+const LOOPBACK_HOSTS = /^(localhost|127(\.[0-9]{1,3}){3}|::1)$/
+
+function requireProtection(reader: Reader, config: Config): void {
+  if (LOOPBACK_HOSTS.test(config.host) || config.tls || config.allowPlaintext) return
+  reader.problems.push(
+    `COFFER_HOST is ${config.host}, which others can reach, and there is no TLS: tokens would travel in plain. ` +
+      'Set COFFER_TLS_CERT_FILE and COFFER_TLS_KEY_FILE, or COFFER_ALLOW_PLAINTEXT=1 behind a proxy that does TLS'
+  )
+}
+
+function readAdminToken(reader: Reader): string | undefined {
+  const token = reader.secret('COFFER_ADMIN_TOKEN')
+  if (token !== undefined && !OPERATOR_TOKEN.test(token)) {
+    reader.problems.push('COFFER_ADMIN_TOKEN must be 32 to 255 characters from A-Z, a-z, 0-9, _ and -')
+    return undefined
+  }
+  return token
+}
+
+/**
+ * Reads the environment of the server.
+ *
+ * @throws RefusedToStart naming every variable that is wrong, and never a value of a secret
+ */
+export function loadConfig(environment: Environment): { config: Config; secrets: Secrets } {
+  const reader = new Reader(environment)
+  const socket = reader.text('COFFER_SOCKET')
+  const databaseUrl = reader.url('DATABASE_URL', ['postgres:', 'postgresql:'])
+  const keyFiles = reader.text('COFFER_MASTER_KEY_FILE')?.split(':') ?? []
+  const config: Config = {
+    host: reader.text('COFFER_HOST') ?? '127.0.0.1',
+    port: reader.integer('COFFER_PORT', 3000, 0, 65_535),
+    socket: socket === undefined ? undefined : socket === 'off' ? null : path.resolve(socket),
+    publicUrl: readPublicUrl(reader),
+    tls: readTls(reader),
+    allowPlaintext: reader.flag('COFFER_ALLOW_PLAINTEXT', false),
+    trustedProxies: readTrustedProxies(reader),
+    dataDir: path.resolve(reader.text('COFFER_DATA_DIR') ?? 'data'),
+    runtimeDir: reader.text('XDG_RUNTIME_DIR'),
+    postgresUser: reader.text('COFFER_POSTGRES_USER'),
+    embedded: reader.text('DATABASE_URL') === undefined,
+    poolSize: reader.integer('COFFER_DATABASE_POOL', 10, 1, 500),
+    prepare: reader.flag('COFFER_DATABASE_PREPARE', true),
+    masterKeyFiles: keyFiles.filter((file) => file !== '').map((file) => path.resolve(file)),
+    logLevel: reader.oneOf('COFFER_LOG_LEVEL', 'info', LOG_LEVELS),
+    maxValueBytes: reader.integer('COFFER_MAX_VALUE_BYTES', 48 * 1024, 1, 16 * 1024 * 1024),
+    maxSecrets: reader.integer('COFFER_MAX_SECRETS', 100, 1, 100_000),
+    keyGraceSeconds: reader.integer('COFFER_KEY_GRACE_HOURS', 24, 0, 8760) * 3600,
+    tokenDefaultDays: reader.integer('COFFER_TOKEN_DEFAULT_DAYS', 90, 1, 3650),
+    tokenMaxDays: reader.integer('COFFER_TOKEN_MAX_DAYS', 366, 1, 3650),
+    adminLogin: reader.text('COFFER_ADMIN_LOGIN') ?? 'admin'
+  }
+  const secrets: Secrets = {
+    databaseUrl,
+    databaseDirectUrl: reader.url('COFFER_DATABASE_DIRECT_URL', ['postgres:', 'postgresql:']),
+    adminToken: readAdminToken(reader),
+    metricsToken: reader.secret('COFFER_METRICS_TOKEN')
+  }
+  requireProtection(reader, config)
+  if (!config.embedded && config.masterKeyFiles.length === 0) {
+    reader.problems.push(
+      'COFFER_MASTER_KEY_FILE must be set when DATABASE_URL is; make a key with: coffer key generate FILE'
+    )
+  }
+  if (config.tokenDefaultDays > config.tokenMaxDays) {
+    reader.problems.push('COFFER_TOKEN_DEFAULT_DAYS must not be more than COFFER_TOKEN_MAX_DAYS')
+  }
+  if (reader.problems.length > 0) {
+    throw new RefusedToStart(`The configuration is not valid:\n${reader.problems.map((p) => `  ${p}`).join('\n')}`)
+  }
+  return { config: Object.freeze(config), secrets: Object.freeze(secrets) }
+}
+
+/** The process's environment, with what a `.env` in the working folder adds to it. */
+export function readEnvironment(): Environment {
+  try {
+    process.loadEnvFile('.env')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') {
+      throw new RefusedToStart('The file .env cannot be read; make it readable, or remove it.')
+    }
+  }
+  return { ...process.env }
+}
+
+/** What the client side of the command line needs. */
+export function loadClientConfig(environment: Environment): { url: string; token: string } {
+  const reader = new Reader(environment)
+  const url = reader.url('COFFER_URL', ['http:', 'https:']) ?? 'http://127.0.0.1:3000'
+  const token = reader.secret('COFFER_TOKEN')
+  if (token === undefined) {
+    reader.problems.push('COFFER_TOKEN (or COFFER_TOKEN_FILE) must hold a token of an administrator')
+  }
+  if (reader.problems.length > 0) throw new RefusedToStart(reader.problems.join('\n'))
+  return { url: url.replace(/\/+$/, ''), token: token! }
+}

@@ -1,0 +1,125 @@
+import type { Kysely, Transaction } from 'kysely'
+import { InvalidInput, NotFound } from '../errors.ts'
+import { APPS } from '../secrets/collection.ts'
+import { type Account, deleteAccount, findAccount, insertAccount, insertMembership } from '../store/accounts.ts'
+import { insertAuditEvents, type Principal } from '../store/audit.ts'
+import { isUniqueViolation } from '../store/database.ts'
+import { listOwnedRepositoryUids } from '../store/repositories.ts'
+import { deleteSecretsOfOwner } from '../store/secrets.ts'
+import type { Database } from '../store/tables.ts'
+import { inTheNameOf } from './change.ts'
+import { removeRepositoryRow } from './repositories.ts'
+import { revokeAll } from './tokens.ts'
+
+const LOGIN = /^[A-Za-z0-9](?:[A-Za-z0-9_]|-(?=[A-Za-z0-9_])){0,38}$/
+
+function requireLogin(login: string, field: string): void {
+  if (LOGIN.test(login)) return
+  throw new InvalidInput('Validation Failed', [
+    {
+      field,
+      code: 'invalid',
+      message:
+        `${field} may only contain letters, digits, underscores and single hyphens, cannot begin or end ` +
+        'with a hyphen, and is 39 characters at most'
+    }
+  ])
+}
+
+export interface NewAccount {
+  login: string
+  name?: string
+  email?: string
+  siteAdmin?: boolean
+}
+
+async function insert(
+  tx: Transaction<Database>,
+  principal: Principal,
+  kind: 'user' | 'organization',
+  { login, name, email, siteAdmin }: NewAccount
+): Promise<Account> {
+  const account = await insertAccount(tx, {
+    kind,
+    login,
+    ...(name !== undefined && { name }),
+    ...(email !== undefined && { email }),
+    ...(siteAdmin !== undefined && { site_admin: siteAdmin })
+  })
+  await insertAuditEvents(tx, [
+    { streamUid: account.uid, principal, action: `${kind}.create`, subjectUid: account.uid, name: account.login }
+  ])
+  return account
+}
+
+function loginTaken(error: unknown): never {
+  if (!isUniqueViolation(error, 'accounts_login_key_key')) throw error
+  throw new InvalidInput('Validation Failed', [
+    { field: 'login', code: 'already_exists', message: 'login is already taken' }
+  ])
+}
+
+/** A user, in a transaction that does more. */
+export async function createUserRow(
+  tx: Transaction<Database>,
+  principal: Principal,
+  account: NewAccount
+): Promise<Account> {
+  requireLogin(account.login, 'login')
+  return await insert(tx, principal, 'user', account)
+}
+
+/** Throws `InvalidInput` when the login is malformed or taken. */
+export async function createUser(
+  db: Kysely<Database>,
+  principal: Principal,
+  account: NewAccount
+): Promise<Account> {
+  return await inTheNameOf(db, principal, (tx) => createUserRow(tx, principal, account)).catch(loginTaken)
+}
+
+/** A new organization with its first owner. */
+export async function createOrganization(
+  db: Kysely<Database>,
+  principal: Principal,
+  account: NewAccount & { admin: string }
+): Promise<Account> {
+  requireLogin(account.login, 'login')
+  return await inTheNameOf(db, principal, async (tx) => {
+    const owner = await findAccount(tx, account.admin)
+    if (!owner || owner.kind !== 'user') {
+      throw new InvalidInput('Validation Failed', [
+        { field: 'admin', code: 'invalid', message: 'admin is not the login of a user' }
+      ])
+    }
+    const organization = await insert(tx, principal, 'organization', account)
+    await insertMembership(tx, organization.id, owner.id, 'admin')
+    return organization
+  }).catch(loginTaken)
+}
+
+/** Removes a user with its tokens, its secrets, its repositories and theirs; the audit keeps the names. */
+export async function removeUser(db: Kysely<Database>, principal: Principal, login: string): Promise<void> {
+  await inTheNameOf(db, principal, async (tx) => {
+    const account = await findAccount(tx, login)
+    if (!account || account.kind !== 'user') throw new NotFound()
+    await revokeAll(tx, principal, account)
+    for (const repository of await listOwnedRepositoryUids(tx, account.id)) {
+      await removeRepositoryRow(tx, principal, account.uid, repository)
+    }
+    const secrets = await deleteSecretsOfOwner(tx, APPS, 'user', account.uid)
+    await deleteAccount(tx, account.id)
+    await insertAuditEvents(tx, [
+      ...secrets.map((secret) => ({
+        streamUid: account.uid,
+        principal,
+        action: 'secret.remove',
+        collection: `${secret.app}/${secret.kind}/${account.uid}`,
+        subjectUid: secret.uid,
+        name: secret.name,
+        valueVersion: secret.value_version
+      })),
+      { streamUid: account.uid, principal, action: 'user.remove', subjectUid: account.uid, name: account.login }
+    ])
+  })
+}

@@ -1,0 +1,20 @@
+import type { Kysely, Transaction } from 'kysely'
+import { Unauthenticated } from '../errors.ts'
+import type { Principal } from '../store/audit.ts'
+import type { Database } from '../store/tables.ts'
+import { holdToken } from '../store/tokens.ts'
+
+/**
+ * Runs a change of the directory as one transaction, in the name of a principal whose token is still valid
+ * when it commits. An operator at the command line has no token.
+ */
+export async function inTheNameOf<T>(
+  db: Kysely<Database>,
+  principal: Principal,
+  change: (tx: Transaction<Database>) => Promise<T>
+): Promise<T> {
+  return await db.transaction().execute(async (tx) => {
+    if (principal.tokenId !== null && !(await holdToken(tx, principal.tokenId))) throw new Unauthenticated(true)
+    return await change(tx)
+  })
+}

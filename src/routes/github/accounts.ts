@@ -1,0 +1,77 @@
+import { type Static, Type } from '@sinclair/typebox'
+import { NotFound } from '../../errors.ts'
+import { findAccount, getAccountById } from '../../store/accounts.ts'
+import { OrganizationSimple, PublicUser, presentOrganization, presentPublicUser } from './account-presenter.ts'
+import { apiPrefix } from './context.ts'
+import type { GitHubRoutes } from './github.ts'
+import { readLogin } from './guard.ts'
+import { responses } from './schemas.ts'
+
+// Users and organizations, as far as clients look them up. https://docs.github.com/rest/users/users
+
+const DOCS = 'https://docs.github.com/rest'
+const TAGS = ['directory']
+
+const UserParams = Type.Object({ username: Type.String() })
+const OrganizationParams = Type.Object({ org: Type.String() })
+const Organization = Type.Object({ ...OrganizationSimple.properties, type: Type.String() })
+
+export const accountRoutes: GitHubRoutes = (app, { db }) => {
+  app.get(
+    '/user',
+    {
+      config: { access: 'authenticated', docs: `${DOCS}/users/users#get-the-authenticated-user` },
+      schema: {
+        tags: TAGS,
+        operationId: 'users/get-authenticated',
+        summary: 'Get the authenticated user',
+        response: responses({ 200: PublicUser })
+      }
+    },
+    async (request) => {
+      const account = await getAccountById(db, request.actor.accountId)
+      return presentPublicUser(app.baseUrl() + apiPrefix(request), account)
+    }
+  )
+
+  app.get<{ Params: Static<typeof UserParams> }>(
+    '/users/:username',
+    {
+      config: { access: 'authenticated', docs: `${DOCS}/users/users#get-a-user` },
+      schema: {
+        tags: TAGS,
+        operationId: 'users/get-by-username',
+        summary: 'Get a user or an organization',
+        params: UserParams,
+        response: responses({ 200: PublicUser })
+      }
+    },
+    async (request) => {
+      const account = await findAccount(db, readLogin(request.params.username))
+      if (!account) throw new NotFound()
+      return presentPublicUser(app.baseUrl() + apiPrefix(request), account)
+    }
+  )
+
+  app.get<{ Params: Static<typeof OrganizationParams> }>(
+    '/orgs/:org',
+    {
+      config: { access: 'authenticated', docs: `${DOCS}/orgs/orgs#get-an-organization` },
+      schema: {
+        tags: TAGS,
+        operationId: 'orgs/get',
+        summary: 'Get an organization',
+        params: OrganizationParams,
+        response: responses({ 200: Organization })
+      }
+    },
+    async (request) => {
+      const account = await findAccount(db, readLogin(request.params.org))
+      if (!account || account.kind !== 'organization') throw new NotFound()
+      return {
+        ...presentOrganization(app.baseUrl() + apiPrefix(request), account),
+        type: 'Organization'
+      }
+    }
+  )
+}

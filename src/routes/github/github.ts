@@ -1,0 +1,80 @@
+import type { FastifyInstance, FastifyPluginCallback } from 'fastify'
+import type { Kysely } from 'kysely'
+import type { Authenticator } from '../../auth/authenticate.ts'
+import type { TokenLifetimes } from '../../directory/tokens.ts'
+import { NotFound } from '../../errors.ts'
+import type { Keyring } from '../../keyring/index.ts'
+import type { Metrics } from '../../metrics.ts'
+import type { Vault } from '../../secrets/vault.ts'
+import type { Database } from '../../store/tables.ts'
+import { accountRoutes } from './accounts.ts'
+import { adminRoutes } from './admin.ts'
+import { ignoreContentType, readBodies } from './body.ts'
+import { collaboratorRoutes } from './collaborators.ts'
+import { answerConditionally } from './conditional.ts'
+import { handleError } from './errors.ts'
+import { guard } from './guard.ts'
+import { readApiVersion, readMediaType, setCommonHeaders, setPreflightHeaders } from './headers.ts'
+import { metaRoutes, openMetaRoutes } from './meta.ts'
+import { repoSecretRoutes } from './repo-secrets.ts'
+import { repositoryRoutes } from './repositories.ts'
+import { userSecretRoutes } from './user-secrets.ts'
+
+export interface GitHubDependencies {
+  db: Kysely<Database>
+  keyring: Keyring
+  vault: Vault
+  authenticator: Authenticator
+  metrics: Metrics
+  tokenLifetimes: TokenLifetimes
+  version: string
+}
+
+export type GitHubRoutes = (app: FastifyInstance, dependencies: GitHubDependencies) => void
+
+const RESOURCES: readonly GitHubRoutes[] = [
+  repoSecretRoutes,
+  userSecretRoutes,
+  repositoryRoutes,
+  collaboratorRoutes,
+  accountRoutes,
+  adminRoutes,
+  metaRoutes,
+  openMetaRoutes
+]
+
+/** GitHub's API in a scope of its own: its way of reading bodies, its headers, its errors, its guard. */
+export function gitHubApi(dependencies: GitHubDependencies): FastifyPluginCallback {
+  return (app, _options, done) => {
+    readBodies(app)
+    app.setErrorHandler(handleError)
+    app.addHook('onRequest', (request, reply, next) => {
+      setCommonHeaders(request, reply)
+      try {
+        reply.header('x-github-api-version-selected', readApiVersion(request))
+        reply.header('x-github-media-type', readMediaType(request))
+      } catch (error) {
+        next(error as Error)
+        return
+      }
+      ignoreContentType(request)
+      next()
+    })
+    app.addHook('onSend', (request, reply, payload, next) => {
+      next(null, answerConditionally(request, reply, payload))
+    })
+    app.register((guarded, _scopeOptions, ready) => {
+      guard(guarded, dependencies.db, dependencies.authenticator)
+      for (const routes of RESOURCES) routes(guarded, dependencies)
+      ready()
+    })
+    app.options('*', { schema: { hide: true } }, (_request, reply) => {
+      setPreflightHeaders(reply)
+      reply.code(204).send()
+    })
+    app.setNotFoundHandler(() => {
+      throw new NotFound()
+    })
+    done()
+  }
+}

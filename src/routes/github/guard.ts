@@ -1,0 +1,88 @@
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import { ACCESS, type AccessRule, canSee, requireAccess, requireRepositoryAccess } from '../../auth/access.ts'
+import type { Authenticator } from '../../auth/authenticate.ts'
+import { NotFound, Renamed } from '../../errors.ts'
+import { findRenamedRepository, type RepositoryLocator } from '../../store/repositories.ts'
+import type { Kysely } from 'kysely'
+import type { Database } from '../../store/tables.ts'
+import { setTokenHeaders } from './headers.ts'
+import type { Found } from './context.ts'
+
+/**
+ * Who asks, what it is about, and whether that is allowed: settled before a body is read. A route that does not
+ * declare the permission it needs stops the boot.
+ */
+export function guard(app: FastifyInstance, db: Kysely<Database>, authenticator: Authenticator): void {
+  app.decorateRequest('actor')
+  app.decorateRequest('found')
+
+  app.addHook('onRoute', ({ url, method, config }) => {
+    if (!config?.access) throw new Error(`${method} ${url} declares no access`)
+    const onRepository = ACCESS[config.access].on === 'repository'
+    if (onRepository !== (config.find !== undefined && onRepository)) {
+      throw new Error(`${method} ${url} needs to find the repository that it is about`)
+    }
+  })
+
+  app.addHook('onRequest', async (request, reply) => {
+    const { access, find } = request.routeOptions.config
+    const rule: AccessRule = ACCESS[access!]
+    if (rule.on === 'nobody') return
+    request.actor = await authenticator.authenticate(request.headers.authorization, request.ip)
+    setTokenHeaders(request, reply)
+    if (rule.on !== 'repository') {
+      requireAccess(request.actor, rule)
+      request.found = find ? await find(request) : {}
+      return
+    }
+    request.found = await find!(request)
+    const { repository } = request.found
+    if (!repository) await redirectRenamed(db, request)
+    requireRepositoryAccess(request.actor, rule, repository)
+  })
+}
+
+/** An old name leads to the repository, for those who may see it. */
+async function redirectRenamed(db: Kysely<Database>, request: FastifyRequest): Promise<void> {
+  const locator = readLocator(request)
+  if (!locator || !('repo' in locator)) return
+  const renamed = await findRenamedRepository(db, request.actor.accountId, locator.owner, locator.repo)
+  if (renamed && canSee(request.actor, renamed)) throw new Renamed(renamed.repository_id)
+}
+
+/** The repository that a path names; undefined when its number cannot be one. */
+export function readLocator(request: FastifyRequest): RepositoryLocator | undefined {
+  const { owner, repo, repository_id } = request.params as Record<string, string | undefined>
+  if (owner !== undefined && repo !== undefined) {
+    return isStorable(owner) && isStorable(repo) ? { owner, repo } : undefined
+  }
+  const repositoryId = readId(repository_id)
+  return repositoryId === undefined ? undefined : { repositoryId }
+}
+
+/** PostgreSQL's text holds no NUL. */
+function isStorable(text: string): boolean {
+  return !text.includes('\0')
+}
+
+/** A decimal id of a path; undefined when nothing can have it. */
+export function readId(text: string | undefined): number | undefined {
+  if (text === undefined || !/^[0-9]{1,16}$/.test(text)) return undefined
+  const id = Number(text)
+  return Number.isSafeInteger(id) && id > 0 ? id : undefined
+}
+
+/** Runs a query about the repository of a path, if the path can name one. */
+export async function findIn(
+  request: FastifyRequest,
+  find: (locator: RepositoryLocator) => Promise<Found | undefined>
+): Promise<Found> {
+  const locator = readLocator(request)
+  return (locator && (await find(locator))) ?? {}
+}
+
+/** The login of a path; throws when none can be like it. */
+export function readLogin(text: string): string {
+  if (!isStorable(text)) throw new NotFound()
+  return text
+}

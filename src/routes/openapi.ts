@@ -1,0 +1,34 @@
+import type { FastifyDynamicSwaggerOptions } from '@fastify/swagger'
+
+/** The description that `/docs` shows and `openapi/github.json` holds. */
+export function openApiOptions(version: string): FastifyDynamicSwaggerOptions {
+  return {
+    openapi: {
+      openapi: '3.1.0',
+      info: {
+        title: 'Coffer: GitHub API',
+        version,
+        description:
+          "GitHub's Codespaces secrets API, and what its clients call around it, served by Coffer. The same paths " +
+          'are served below `/api/v3`. Values are sealed by the client with a libsodium sealed box, and are never ' +
+          'given back.',
+        license: { name: 'Apache-2.0', identifier: 'Apache-2.0' }
+      },
+      servers: [{ url: '/' }, { url: '/api/v3' }],
+      tags: [
+        { name: 'repository secrets', description: 'Secrets of a repository' },
+        { name: 'user secrets', description: 'Secrets of the authenticated user, for selected repositories' },
+        { name: 'directory', description: 'Accounts, repositories and collaborators' },
+        { name: 'administration', description: 'For site administrators' },
+        { name: 'meta', description: 'The server itself' }
+      ],
+      components: {
+        securitySchemes: {
+          token: { type: 'http', scheme: 'bearer', description: 'A token of Coffer' }
+        }
+      },
+      security: [{ token: [] }]
+    },
+    hideUntagged: true
+  }
+}

@@ -1,0 +1,186 @@
+import type { Kysely, Transaction } from 'kysely'
+import { hasPermission } from '../auth/access.ts'
+import { type Actor, sightOf } from '../auth/actor.ts'
+import { Conflict, Forbidden, InvalidInput, NotFound, PreconditionFailed, Unauthenticated } from '../errors.ts'
+import { insertAuditEvents } from '../store/audit.ts'
+import { listVisibleIds } from '../store/repositories.ts'
+import {
+  addToSelection,
+  lockSecret,
+  removeFromSelection,
+  replaceSelection,
+  type SecretHead,
+  touchSecret
+} from '../store/secrets.ts'
+import type { Database, Visibility } from '../store/tables.ts'
+import { holdToken } from '../store/tokens.ts'
+import { type Collection, collectionName } from './collection.ts'
+import { secretTag, type TokenPrincipal } from './vault.ts'
+
+const FIELD = 'selected_repository_ids'
+
+/**
+ * Repository ids as clients send them: integers and decimal strings alike, repeated or not; null clears.
+ *
+ * @throws InvalidInput naming the position, never the value
+ */
+export function parseRepositoryIds(input: readonly unknown[] | null): number[] {
+  const ids = (input ?? []).map((entry, index) => {
+    const id = typeof entry === 'string' && /^[0-9]+$/.test(entry) ? Number(entry) : entry
+    if (typeof id === 'number' && Number.isInteger(id)) return id
+    throw new InvalidInput(
+      `Invalid request.\n\nInvalid property /${FIELD}/${index}: it is neither an integer nor a decimal string.`,
+      [{ field: FIELD, code: 'custom', message: `${FIELD}/${index} is neither an integer nor a decimal string` }]
+    )
+  })
+  return [...new Set(ids)]
+}
+
+function unknownRepository(): InvalidInput {
+  return new InvalidInput('Validation Failed', [
+    {
+      field: FIELD,
+      code: 'custom',
+      message: `${FIELD} names a repository that does not exist, or that this token cannot see`
+    }
+  ])
+}
+
+/**
+ * Checks that all ids name repositories that this token sees; a fine-grained one also needs to be allowed to
+ * write their secrets. What is invisible is answered as what does not exist.
+ *
+ * @throws InvalidInput, Forbidden
+ */
+export async function requireSelectable(
+  db: Kysely<Database>,
+  actor: Actor,
+  ids: readonly number[]
+): Promise<void> {
+  if (ids.length === 0) return
+  requirePermissionToAdd(actor)
+  const { repositoryIds } = actor.token
+  if (repositoryIds && !ids.every((id) => repositoryIds.has(id))) throw unknownRepository()
+  const representable = ids.filter((id) => id > 0 && Number.isSafeInteger(id))
+  const visible = new Set(await listVisibleIds(db, sightOf(actor), representable))
+  if (!ids.every((id) => visible.has(id))) throw unknownRepository()
+}
+
+function requirePermissionToAdd(actor: Actor): void {
+  if (actor.token.kind === 'fine-grained' && !hasPermission(actor, 'codespaces_secrets', 'write')) {
+    throw new Forbidden('Resource not accessible by personal access token')
+  }
+}
+
+/** Whether one repository can be selected; throws `NotFound` when it cannot be seen. */
+export async function requireSelectableRepository(
+  db: Kysely<Database>,
+  actor: Actor,
+  repositoryId: number
+): Promise<void> {
+  try {
+    await requireSelectable(db, actor, [repositoryId])
+  } catch (error) {
+    throw error instanceof InvalidInput ? new NotFound() : error
+  }
+}
+
+/** A change to who receives a secret; undefined leaves as it is. */
+export interface SelectionChange {
+  visibility?: Visibility | undefined
+  repositoryIds?: readonly number[] | undefined
+}
+
+/** Applies a change in the transaction that also writes the value. */
+export async function applySelection(
+  tx: Transaction<Database>,
+  secretId: number,
+  { visibility, repositoryIds }: SelectionChange
+): Promise<void> {
+  if (repositoryIds) await replaceSelection(tx, secretId, repositoryIds)
+  else if (visibility && visibility !== 'selected') await replaceSelection(tx, secretId, [])
+  if (visibility) await touchSecret(tx, secretId, { visibility })
+}
+
+interface SelectionRequest {
+  principal: TokenPrincipal
+  collection: Collection
+  name: string
+  ifMatch?: string | undefined
+}
+
+/** Runs a change of one secret in a transaction with its audit record; its value and times do not move. */
+async function changeSelection(
+  db: Kysely<Database>,
+  { principal, collection, name, ifMatch }: SelectionRequest,
+  action: string,
+  change: (tx: Transaction<Database>, head: SecretHead) => Promise<Visibility | undefined>
+): Promise<void> {
+  await db.transaction().execute(async (tx) => {
+    const head = await lockSecret(tx, collection, name)
+    if (!head) throw new NotFound()
+    if (ifMatch !== undefined && ifMatch !== '*' && !ifMatch.split(',').includes(secretTag(head))) {
+      throw new PreconditionFailed()
+    }
+    if (!(await holdToken(tx, principal.tokenId))) throw new Unauthenticated(true)
+    const visibility = await change(tx, head)
+    await touchSecret(tx, head.secret_id, visibility ? { visibility } : {})
+    await insertAuditEvents(tx, [
+      {
+        streamUid: collection.streamUid,
+        principal,
+        action,
+        collection: collectionName(collection),
+        subjectUid: head.secret_uid,
+        name,
+        valueVersion: head.value_version
+      }
+    ])
+  })
+}
+
+/** Changes visibility, selection or both, and leaves the value alone. */
+export async function updateSelection(
+  db: Kysely<Database>,
+  request: SelectionRequest,
+  change: SelectionChange
+): Promise<void> {
+  await changeSelection(db, request, 'secret.visibility', async (tx, head) => {
+    await applySelection(tx, head.secret_id, change)
+    return change.visibility
+  })
+}
+
+/** Selects one more repository; one that is selected already stays so. */
+export async function addRepository(
+  db: Kysely<Database>,
+  request: SelectionRequest,
+  repositoryId: number
+): Promise<void> {
+  await changeSelection(db, request, 'secret.repository.add', async (tx, head) => {
+    requireSelected(head)
+    await addToSelection(tx, head.secret_id, [repositoryId])
+    return undefined
+  })
+}
+
+/** Selects one repository less; throws `NotFound` when it was not selected. */
+export async function removeRepository(
+  db: Kysely<Database>,
+  request: SelectionRequest,
+  repositoryId: number
+): Promise<void> {
+  await changeSelection(db, request, 'secret.repository.remove', async (tx, head) => {
+    requireSelected(head)
+    if (!(await removeFromSelection(tx, head.secret_id, repositoryId))) throw new NotFound()
+    return undefined
+  })
+}
+
+function requireSelected({ visibility }: SecretHead): void {
+  if (visibility === 'selected') return
+  throw new Conflict(
+    `The secret's visibility is ${visibility}, so repositories cannot be added or removed one by one. ` +
+      'Set its selected repositories first, which makes it selected.'
+  )
+}

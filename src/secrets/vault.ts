@@ -1,0 +1,320 @@
+import { createHash, randomUUID } from 'node:crypto'
+import type { Kysely, Transaction } from 'kysely'
+import {
+  LimitExceeded,
+  NotFound,
+  PreconditionFailed,
+  Unauthenticated
+} from '../errors.ts'
+import { decodeSealedBox, type Keyring, SEALED_BOX_OVERHEAD } from '../keyring/index.ts'
+import { lockAccount } from '../store/accounts.ts'
+import { auditRow, type Principal } from '../store/audit.ts'
+import { lockRepository } from '../store/repositories.ts'
+import {
+  deleteSecret,
+  findSecret,
+  findStoredValue,
+  insertSecret,
+  lockSecret,
+  replaceEnvelope,
+  type SecretHead,
+  type StoredValue,
+  updateValue
+} from '../store/secrets.ts'
+import type { Database, Visibility } from '../store/tables.ts'
+import { type Collection, collectionName } from './collection.ts'
+
+/**
+ * The only file that sees plaintext, the keyring and a row at once: the one to audit. Plaintext lives in
+ * buffers of this process, from opening a box to sealing the envelope, and is zeroed when the call ends.
+ */
+
+export interface Limits {
+  maxValueBytes: number
+  maxSecrets: number
+}
+
+export interface Vault {
+  db: Kysely<Database>
+  keyring: Keyring
+  limits: Limits
+  /** asks the store for generations that the keyring does not hold yet; bounded in how often it does */
+  reloadGenerations: () => Promise<void>
+}
+
+/** A write in the name of a token; it is refused when the token is revoked before it commits. */
+export type TokenPrincipal = Principal & { tokenId: number; uid: string }
+
+export interface SealedValue {
+  keyId: string
+  /** base64 of a libsodium sealed box */
+  sealedBox: string
+}
+
+export interface PutSecret {
+  principal: TokenPrincipal
+  collection: Collection
+  name: string
+  value: SealedValue
+  /** what was found of the secret when access was decided */
+  found: SecretHead | undefined
+  /** opaque part of If-Match; undefined: unconditional */
+  ifMatch?: string | undefined
+  /** for a secret that does not exist yet */
+  initialVisibility?: Visibility
+  /** more changes to the same secret, in the same transaction */
+  alongside?: ((tx: Transaction<Database>, secretId: number) => Promise<void>) | undefined
+}
+
+/** How often a write is tried without a lock before it waits for its turn. */
+const OPTIMISTIC_TRIES = 2
+
+/** ETag of one secret: moves with every change to it, and with nothing else. */
+export function secretTag({ secret_uid, row_version }: Pick<SecretHead, 'secret_uid' | 'row_version'>): string {
+  return createHash('sha256').update(`${secret_uid}/${row_version}`).digest('hex')
+}
+
+function requireMatch(ifMatch: string | undefined, head: SecretHead | undefined): void {
+  if (ifMatch === undefined) return
+  if (!head || (ifMatch !== '*' && !ifMatch.split(',').includes(secretTag(head)))) throw new PreconditionFailed()
+}
+
+/**
+ * Stores a value that a client sealed: opens the box, encrypts the value for its row, and writes both the row
+ * and its audit record, or neither.
+ *
+ * @returns whether the secret is new
+ * @throws UnknownKey, ImproperlyEncrypted when the box does not open
+ * @throws LimitExceeded for a value too large, or one secret too many
+ * @throws PreconditionFailed when `ifMatch` is not what is there
+ * @throws NotFound when the owner is gone, Unauthenticated when the token is
+ */
+export async function put(vault: Vault, request: PutSecret): Promise<{ created: boolean }> {
+  requireMatch(request.ifMatch, request.found)
+  const plaintext = await openBox(vault, request)
+  try {
+    return await write(vault, request, plaintext)
+  } finally {
+    plaintext.fill(0)
+  }
+}
+
+async function openBox(vault: Vault, { collection, value }: PutSecret): Promise<Buffer> {
+  const { keyring, limits } = vault
+  const sealed = decodeSealedBox(value.sealedBox)
+  if (sealed.length - SEALED_BOX_OVERHEAD > limits.maxValueBytes) {
+    throw new LimitExceeded(
+      `The value is larger than ${limits.maxValueBytes} bytes, the limit that COFFER_MAX_VALUE_BYTES sets.`
+    )
+  }
+  if (!keyring.acceptsBoxesFor(value.keyId)) await vault.reloadGenerations()
+  return keyring.openBox(collectionName(collection), value.keyId, sealed)
+}
+
+async function write(vault: Vault, request: PutSecret, plaintext: Buffer): Promise<{ created: boolean }> {
+  let head = request.found
+  for (let tries = 0; head && !request.alongside && tries < OPTIMISTIC_TRIES; tries++) {
+    if (await update(vault, vault.db, request, head, plaintext)) return { created: false }
+    head = await findSecret(vault.db, { ...request.collection, secretName: request.name })
+    requireMatch(request.ifMatch, head)
+  }
+  return await vault.db.transaction().execute((tx) => writeInTurn(vault, tx, request, head, plaintext))
+}
+
+/** One writer of a collection at a time, so that its limit holds exactly and a first PUT is first once. */
+async function writeInTurn(
+  vault: Vault,
+  tx: Transaction<Database>,
+  request: PutSecret,
+  found: SecretHead | undefined,
+  plaintext: Buffer
+): Promise<{ created: boolean }> {
+  const { collection, name, alongside } = request
+  await lockOwner(tx, collection)
+  if (!found) {
+    const secretId = await insert(vault, tx, request, plaintext)
+    if (secretId !== undefined) {
+      await alongside?.(tx, secretId)
+      return { created: true }
+    }
+  }
+  const head = await lockSecret(tx, collection, name)
+  requireMatch(request.ifMatch, head)
+  // Deleted since it was found: now that nobody else writes here, it can be made anew.
+  if (!head) return await writeInTurn(vault, tx, request, undefined, plaintext)
+  if (!(await update(vault, tx, request, head, plaintext))) throw new Unauthenticated(true)
+  await alongside?.(tx, head.secret_id)
+  return { created: false }
+}
+
+/** Locks the row of the owner, in a statement of its own; throws `NotFound` when the owner is gone. */
+export async function lockOwner(tx: Transaction<Database>, { kind, ownerUid }: Collection): Promise<void> {
+  const exists =
+    kind === 'repository' ? await lockRepository(tx, ownerUid) : await lockAccount(tx, ownerUid)
+  if (!exists) throw new NotFound()
+}
+
+async function insert(
+  { keyring, limits }: Vault,
+  tx: Transaction<Database>,
+  { principal, collection, name, initialVisibility }: PutSecret,
+  plaintext: Buffer
+): Promise<number | undefined> {
+  const secretUid = randomUUID()
+  const context = { collection: collectionName(collection), secretUid, name, valueVersion: 1 }
+  const { envelope, generationId } = keyring.sealValue(context, plaintext)
+  const [result] = await insertSecret(tx, {
+    app: collection.app,
+    kind: collection.kind,
+    ownerUid: collection.ownerUid,
+    secretUid,
+    secretName: name,
+    initialVisibility: initialVisibility ?? null,
+    newEnvelope: envelope,
+    generationId: generationId.toString(),
+    maxSecrets: limits.maxSecrets,
+    ...auditOf('secret.create', principal, collection, context, envelope)
+  })
+  const { token_valid, secret_id, total } = result!
+  if (!token_valid) throw new Unauthenticated(true)
+  if (secret_id === null && total >= limits.maxSecrets) {
+    const exists = await lockSecret(tx, collection, name)
+    if (!exists) throw tooManySecrets(limits)
+  }
+  return secret_id ?? undefined
+}
+
+function tooManySecrets({ maxSecrets }: Limits): LimitExceeded {
+  return new LimitExceeded(
+    `This collection holds ${maxSecrets} secrets, the limit that COFFER_MAX_SECRETS sets; secrets whose names ` +
+      'this API does not list count too. Remove one first.'
+  )
+}
+
+/** False when the row moved on, or the token is no longer valid. */
+async function update(
+  { keyring }: Vault,
+  db: Kysely<Database>,
+  { principal, collection, name }: PutSecret,
+  head: SecretHead,
+  plaintext: Buffer
+): Promise<boolean> {
+  const context = {
+    collection: collectionName(collection),
+    secretUid: head.secret_uid,
+    name,
+    valueVersion: head.value_version + 1
+  }
+  const { envelope, generationId } = keyring.sealValue(context, plaintext)
+  const written = await updateValue(db, {
+    secretId: head.secret_id,
+    rowVersion: head.row_version,
+    newEnvelope: envelope,
+    generationId: generationId.toString(),
+    ...auditOf('secret.update', principal, collection, context, envelope)
+  })
+  return written.length > 0
+}
+
+/**
+ * Removes a secret, with its audit record.
+ *
+ * @throws NotFound when it is not there (any more)
+ * @throws PreconditionFailed when `ifMatch` is not what is there
+ * @throws Unauthenticated when the token was revoked meanwhile
+ */
+export async function remove(
+  { db }: Vault,
+  request: {
+    principal: TokenPrincipal
+    collection: Collection
+    name: string
+    found: SecretHead | undefined
+    ifMatch?: string | undefined
+  }
+): Promise<void> {
+  const { principal, collection, name, ifMatch } = request
+  const removeAt = async (executor: Kysely<Database>, head: SecretHead | undefined) => {
+    if (!head) throw new NotFound()
+    requireMatch(ifMatch, head)
+    const context = {
+      collection: collectionName(collection),
+      secretUid: head.secret_uid,
+      name,
+      valueVersion: head.value_version
+    }
+    const removed = await deleteSecret(executor, {
+      secretId: head.secret_id,
+      rowVersion: head.row_version,
+      ...auditOf('secret.remove', principal, collection, context)
+    })
+    return removed.length > 0
+  }
+  if (await removeAt(db, request.found)) return
+  await db.transaction().execute(async (tx) => {
+    if (!(await removeAt(tx, await lockSecret(tx, collection, name)))) throw new Unauthenticated(true)
+  })
+}
+
+/**
+ * The value of a secret: for those that deliver it, never for a person.
+ *
+ * @returns the exact bytes; the caller zeroes them when done. Undefined when there is no such secret
+ * @throws CorruptEnvelope when the row was altered or belongs to another keyring
+ */
+export async function reveal(
+  { db, keyring }: Pick<Vault, 'db' | 'keyring'>,
+  collection: Pick<Collection, 'app' | 'kind' | 'ownerUid'>,
+  name: string
+): Promise<Buffer | undefined> {
+  const stored = await findStoredValue(db, collection, name)
+  return stored && keyring.openValue(contextOf(stored), stored.envelope)
+}
+
+/**
+ * Encrypts a stored value again, under the active generation. Neither version nor time of the secret moves.
+ *
+ * @returns false when a new value came in between
+ */
+export async function reencrypt(
+  { db, keyring }: Pick<Vault, 'db' | 'keyring'>,
+  stored: StoredValue & { generation_id: string }
+): Promise<boolean> {
+  const context = contextOf(stored)
+  const plaintext = keyring.openValue(context, stored.envelope)
+  try {
+    const { envelope, generationId } = keyring.sealValue(context, plaintext)
+    return await replaceEnvelope(db, stored, envelope, generationId.toString())
+  } finally {
+    plaintext.fill(0)
+  }
+}
+
+function contextOf(stored: StoredValue) {
+  return {
+    collection: `${stored.app}/${stored.kind}/${stored.owner_uid}`,
+    secretUid: stored.uid,
+    name: stored.name,
+    valueVersion: stored.value_version
+  }
+}
+
+function auditOf(
+  action: 'secret.create' | 'secret.update' | 'secret.remove',
+  principal: TokenPrincipal,
+  { streamUid }: Collection,
+  context: { collection: string; secretUid: string; name: string; valueVersion: number },
+  envelope?: Buffer
+) {
+  const row = auditRow({
+    streamUid,
+    principal,
+    action,
+    collection: context.collection,
+    subjectUid: context.secretUid,
+    name: context.name,
+    valueVersion: context.valueVersion,
+    ...(envelope && { envelopeSha256: createHash('sha256').update(envelope).digest() })
+  })
+  return { ...row, token_id: principal.tokenId }
+}

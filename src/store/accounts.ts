@@ -1,0 +1,115 @@
+import { type Kysely, sql, type Transaction } from 'kysely'
+import { utc } from './repositories.ts'
+import type { AccountKind, Database } from './tables.ts'
+
+export interface Account {
+  id: number
+  uid: string
+  kind: AccountKind
+  login: string
+  name: string | null
+  email: string | null
+  site_admin: boolean
+  /** text, UTC, without zone */
+  created_at: string
+  updated_at: string
+}
+
+function accounts(db: Kysely<Database>) {
+  return db
+    .selectFrom('accounts')
+    .select([
+      'id',
+      'uid',
+      'kind',
+      'login',
+      'name',
+      'email',
+      'site_admin',
+      utc('created_at').as('created_at'),
+      utc('updated_at').as('updated_at')
+    ])
+}
+
+/** Logins are compared without regard to case. */
+export async function findAccount(db: Kysely<Database>, login: string): Promise<Account | undefined> {
+  return await accounts(db)
+    .where('login_key', '=', sql<string>`lower(${login}::text collate "C")`)
+    .executeTakeFirst()
+}
+
+export async function getAccountById(db: Kysely<Database>, id: number): Promise<Account> {
+  return await accounts(db).where('id', '=', id).executeTakeFirstOrThrow()
+}
+
+export async function siteAdminExists(db: Kysely<Database>): Promise<boolean> {
+  const row = await db
+    .selectFrom('accounts')
+    .select('id')
+    .where('site_admin', '=', true)
+    .limit(1)
+    .executeTakeFirst()
+  return row !== undefined
+}
+
+/** Refuses with unique violation `accounts_login_key_key` when the login is taken. */
+export async function insertAccount(
+  tx: Transaction<Database>,
+  values: { kind: AccountKind; login: string; name?: string; email?: string; site_admin?: boolean }
+): Promise<Account> {
+  const { id } = await tx
+    .insertInto('accounts')
+    .values({
+      kind: values.kind,
+      login: values.login,
+      name: values.name ?? null,
+      email: values.email ?? null,
+      site_admin: values.site_admin ?? false
+    })
+    .returning('id')
+    .executeTakeFirstOrThrow()
+  return await getAccountById(tx, id)
+}
+
+/** Locks the row, so that nothing is added to what the account owns; false when it is gone. */
+export async function lockAccount(tx: Transaction<Database>, accountUid: string): Promise<boolean> {
+  const row = await tx
+    .selectFrom('accounts')
+    .select('id')
+    .where('uid', '=', accountUid)
+    .forNoKeyUpdate()
+    .executeTakeFirst()
+  return row !== undefined
+}
+
+export async function deleteAccount(tx: Transaction<Database>, accountId: number): Promise<void> {
+  await tx.deleteFrom('accounts').where('id', '=', accountId).execute()
+}
+
+export async function insertMembership(
+  tx: Transaction<Database>,
+  organizationId: number,
+  accountId: number,
+  role: 'member' | 'admin'
+): Promise<void> {
+  await tx
+    .insertInto('memberships')
+    .values({ organization_id: organizationId, account_id: accountId, role })
+    .onConflict((oc) => oc.columns(['organization_id', 'account_id']).doUpdateSet({ role }))
+    .execute()
+}
+
+/** The role that an account has in an organization; undefined when it is no member. */
+export async function findMembershipRole(
+  db: Kysely<Database>,
+  organizationId: number,
+  accountId: number
+): Promise<'member' | 'admin' | undefined> {
+  const row = await db
+    .selectFrom('memberships')
+    .select('role')
+    .where('organization_id', '=', organizationId)
+    .where('account_id', '=', accountId)
+    .executeTakeFirst()
+  return row?.role
+}

@@ -1,0 +1,37 @@
+import { promises as fs } from 'node:fs'
+import path from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { FileMigrationProvider, type Kysely, Migrator } from 'kysely'
+import { RefusedToStart } from '../errors.ts'
+import type { Database } from './tables.ts'
+
+const FOLDER = fileURLToPath(new URL('../../migrations', import.meta.url))
+
+function migrator(db: Kysely<Database>): Migrator {
+  return new Migrator({
+    db,
+    provider: new FileMigrationProvider({ fs, path, migrationFolder: FOLDER }),
+    migrationTableName: 'migrations',
+    migrationLockTableName: 'migrations_lock'
+  })
+}
+
+/** Brings the schema up to date, one node at a time; gives the names of what was applied. */
+export async function migrate(db: Kysely<Database>): Promise<string[]> {
+  const { error, results = [] } = await migrator(db).migrateToLatest()
+  if (error) {
+    const failed = results.find(({ status }) => status === 'Error')
+    throw new RefusedToStart(
+      `Migration ${failed?.migrationName ?? ''} failed, and was rolled back: ${(error as Error).message}. ` +
+        'A database that a newer version of Coffer has migrated cannot be used with an older one.'
+    )
+  }
+  return results.map(({ migrationName }) => migrationName)
+}
+
+export async function listMigrations(
+  db: Kysely<Database>
+): Promise<{ name: string; appliedAt: Date | undefined }[]> {
+  const migrations = await migrator(db).getMigrations()
+  return migrations.map(({ name, executedAt }) => ({ name, appliedAt: executedAt }))
+}

@@ -1,0 +1,487 @@
+import { type Kysely, type RawBuilder, sql, type Transaction } from 'kysely'
+import type { AuditRow } from './audit.ts'
+import {
+  isVisible,
+  locatedByName,
+  type RepositoryFacts,
+  type RepositoryLocator,
+  repositoriesSeenBy,
+  repositoryFacts,
+  type Sight,
+  utc
+} from './repositories.ts'
+import { type Statement, statement } from './statement.ts'
+import type { Database, Mount, Visibility } from './tables.ts'
+import { tokenIsValid } from './tokens.ts'
+
+/** The columns that name a collection; every query on secrets gives all three. */
+export interface CollectionColumns {
+  app: string
+  kind: string
+  ownerUid: string
+}
+
+/** A secret without its value. Times are text, UTC, without zone. */
+export interface SecretHead {
+  secret_id: number
+  secret_uid: string
+  secret_name: string
+  mount: Mount
+  visibility: Visibility | null
+  value_version: number
+  row_version: number
+  created_at: string
+  updated_at: string
+}
+
+/** One entry of a list. */
+export interface SecretItem {
+  name: string
+  visibility: Visibility | null
+  created_at: string
+  updated_at: string
+}
+
+export interface SecretPage {
+  total: number
+  secrets: SecretItem[]
+}
+
+/** A secret that may be absent: all members null then. */
+type MaybeHead = { [K in keyof SecretHead]: SecretHead[K] | null }
+
+const HEAD = [
+  's.id as secret_id',
+  's.uid as secret_uid',
+  's.name as secret_name',
+  's.mount',
+  's.visibility',
+  's.value_version',
+  's.row_version',
+  utc('s.created_at').as('created_at'),
+  utc('s.updated_at').as('updated_at')
+] as const
+
+function headOf(row: MaybeHead | undefined): SecretHead | undefined {
+  return row && row.secret_id !== null ? (row as SecretHead) : undefined
+}
+
+interface Page {
+  limit: number
+  offset: number
+}
+
+/** Count and page of a collection's GitHub names as two columns, so that no secrets still give a row. */
+function pageColumns(
+  app: RawBuilder<string> | string,
+  kind: string,
+  ownerUid: RawBuilder<string> | string,
+  { limit, offset }: Page
+) {
+  const inCollection = sql`app = ${app} and kind = ${kind} and owner_uid = ${ownerUid} and github_name`
+  return [
+    sql<number>`(select count(*) from secrets where ${inCollection})`.as('total'),
+    sql<SecretItem[]>`coalesce((select json_agg(page) from (
+      select name, visibility, ${utc('created_at')} as created_at, ${utc('updated_at')} as updated_at
+      from secrets where ${inCollection} order by name limit ${limit}::bigint offset ${offset}::bigint
+    ) page), '[]')`.as('secrets')
+  ] as const
+}
+
+// ---- secrets of a repository: access facts and secrets in one query ----
+
+interface RepositoryQuery {
+  actorId: number
+  app: string
+}
+type ByName = { owner: string; repo: string }
+type ById = { repositoryId: number }
+type RepositoryBase = ReturnType<typeof repositoriesSeenBy>
+
+/** The same query for both ways of naming a repository. */
+function perLocator<P, R>(
+  build: (base: RepositoryBase, parameter: P & RepositoryQuery) => { compile(): { sql: string } }
+): (db: Kysely<Database>, locator: RepositoryLocator, parameters: P & RepositoryQuery) => Promise<R | undefined> {
+  // biome-ignore lint/suspicious/noExplicitAny: the selection of the built query is stated as R by the caller
+  const compilable = (query: unknown) => query as any
+  const byName = statement<P & RepositoryQuery & ByName, R>((db, parameter) =>
+    compilable(
+      build(
+        locatedByName(repositoriesSeenBy(db, parameter.actorId), parameter.owner, parameter.repo),
+        parameter
+      )
+    )
+  )
+  const byId = statement<P & RepositoryQuery & ById, R>((db, parameter) =>
+    compilable(
+      build(
+        repositoriesSeenBy(db, parameter.actorId).where('r.id', '=', parameter.repositoryId),
+        parameter
+      )
+    )
+  )
+  return async (db, locator, parameters) => {
+    const rows =
+      'repo' in locator
+        ? await byName(db, { ...parameters, ...locator })
+        : await byId(db, { ...parameters, ...locator })
+    return rows[0]
+  }
+}
+
+const repositorySecret = perLocator<{ secretName: string }, RepositoryFacts & MaybeHead>(
+  (base, { actorId, app, secretName }) =>
+    base
+      .leftJoin('secrets as s', (join) =>
+        join
+          .on('s.app', '=', app)
+          .on('s.kind', '=', 'repository')
+          .onRef('s.owner_uid', '=', 'r.uid')
+          .on('s.name', '=', secretName)
+      )
+      .select(repositoryFacts(actorId))
+      .select(HEAD)
+)
+
+/** The repository as the actor sees it, and the secret of that name in its collection. */
+export async function findRepositorySecret(
+  db: Kysely<Database>,
+  locator: RepositoryLocator,
+  parameters: RepositoryQuery & { secretName: string }
+): Promise<{ facts: RepositoryFacts; secret: SecretHead | undefined } | undefined> {
+  const row = await repositorySecret(db, locator, parameters)
+  return row && { facts: row, secret: headOf(row) }
+}
+
+const repositorySecretPage = perLocator<Page, RepositoryFacts & SecretPage>((base, parameter) =>
+  base
+    .select(repositoryFacts(parameter.actorId))
+    .select(pageColumns(parameter.app, 'repository', sql.ref('r.uid'), parameter))
+)
+
+/** The repository as the actor sees it, and a page of its collection. */
+export async function listRepositorySecrets(
+  db: Kysely<Database>,
+  locator: RepositoryLocator,
+  parameters: RepositoryQuery & Page
+): Promise<(RepositoryFacts & SecretPage) | undefined> {
+  return await repositorySecretPage(db, locator, parameters)
+}
+
+// ---- secrets of a collection whose owner is known ----
+
+export const findSecrets: Statement<CollectionColumns & { secretName: string }, SecretHead> = statement(
+  (db, { app, kind, ownerUid, secretName }) =>
+    db
+      .selectFrom('secrets as s')
+      .select(HEAD)
+      .where('s.app', '=', app)
+      .where('s.kind', '=', kind)
+      .where('s.owner_uid', '=', ownerUid)
+      .where('s.name', '=', secretName)
+)
+
+export async function findSecret(
+  db: Kysely<Database>,
+  parameters: CollectionColumns & { secretName: string }
+): Promise<SecretHead | undefined> {
+  const [row] = await findSecrets(db, parameters)
+  return row
+}
+
+const secretPages = statement<CollectionColumns & Page, SecretPage>((db, { app, kind, ownerUid, limit, offset }) =>
+  db.selectNoFrom(pageColumns(app, kind, ownerUid, { limit, offset }))
+)
+
+export async function listSecrets(
+  db: Kysely<Database>,
+  parameters: CollectionColumns & Page
+): Promise<SecretPage> {
+  const [page] = await secretPages(db, parameters)
+  return page!
+}
+
+/** Waits for, and then excludes, other writers of this secret. */
+export async function lockSecret(
+  tx: Transaction<Database>,
+  { app, kind, ownerUid }: CollectionColumns,
+  name: string
+): Promise<SecretHead | undefined> {
+  return await tx
+    .selectFrom('secrets as s')
+    .select(HEAD)
+    .where('s.app', '=', app)
+    .where('s.kind', '=', kind)
+    .where('s.owner_uid', '=', ownerUid)
+    .where('s.name', '=', name)
+    .forNoKeyUpdate()
+    .executeTakeFirst()
+}
+
+/** The stored value of a secret, and all that it is bound to. */
+export interface StoredValue {
+  secret_id: number
+  uid: string
+  app: string
+  kind: string
+  owner_uid: string
+  name: string
+  value_version: number
+  envelope: Buffer
+}
+
+const STORED_VALUE = [
+  'id as secret_id',
+  'uid',
+  'app',
+  'kind',
+  'owner_uid',
+  'name',
+  'value_version',
+  'envelope'
+] as const
+
+export async function findStoredValue(
+  db: Kysely<Database>,
+  { app, kind, ownerUid }: CollectionColumns,
+  name: string
+): Promise<StoredValue | undefined> {
+  return await db
+    .selectFrom('secrets')
+    .select(STORED_VALUE)
+    .where('app', '=', app)
+    .where('kind', '=', kind)
+    .where('owner_uid', '=', ownerUid)
+    .where('name', '=', name)
+    .executeTakeFirst()
+}
+
+// ---- writes: each with its audit record in the same statement ----
+
+/** Inserts the audit record when `written` has a row; the parameters of the row are those of `AuditRow`. */
+function audited(row: Omit<AuditRow, 'token_id'> & { token_id: number }) {
+  return sql`insert into audit_events (
+      stream_uid, actor_kind, actor_uid, token_id, issued_by_uid, action, outcome, collection, subject_uid,
+      name, value_version, envelope_sha256, request_id, occurred_at, canonical)
+    select ${row.stream_uid}::uuid, ${row.actor_kind}::text, ${row.actor_uid}::uuid, ${row.token_id}::bigint,
+      ${row.issued_by_uid}::uuid, ${row.action}::text, ${row.outcome}::text, ${row.collection}::text,
+      ${row.subject_uid}::uuid, ${row.name}::text, ${row.value_version}::integer,
+      ${row.envelope_sha256}::bytea, ${row.request_id}::text, ${row.occurred_at}::timestamptz,
+      ${row.canonical}::bytea
+    from written
+    returning id`
+}
+
+type WithAudit<P> = P & Omit<AuditRow, 'token_id'> & { token_id: number }
+
+/**
+ * A new value for a secret that still is at `rowVersion`, by a token that still is valid; one round trip.
+ * No row comes back when one of the two no longer holds, and then nothing was changed.
+ */
+export const updateValue = statement<
+  WithAudit<{ secretId: number; rowVersion: number; newEnvelope: Buffer; generationId: string }>,
+  { id: number }
+>(
+  (_, parameter) => sql`
+    with written as (
+      update secrets set envelope = ${parameter.newEnvelope}::bytea,
+        generation_id = ${parameter.generationId}::bigint,
+        value_version = value_version + 1, row_version = row_version + 1,
+        updated_at = greatest(updated_at, clock_timestamp())
+      where id = ${parameter.secretId}::bigint and row_version = ${parameter.rowVersion}::integer
+        and ${tokenIsValid(parameter.token_id)}
+      returning id)
+    ${audited(parameter)}`
+)
+
+/**
+ * A new secret, unless the collection is full, the name taken, or the token no longer valid; one round trip.
+ * Its caller holds the lock of the owner, taken in a statement before: this one counts what was there when it
+ * began, so that locking in it would let writers that waited count too little.
+ */
+export const insertSecret = statement<
+  WithAudit<
+    CollectionColumns & {
+      secretUid: string
+      secretName: string
+      initialVisibility: Visibility | null
+      newEnvelope: Buffer
+      generationId: string
+      maxSecrets: number
+    }
+  >,
+  { total: number; token_valid: boolean; secret_id: number | null }
+>(
+  (_, parameter) => sql`
+    with counted as (
+      select count(*) as total, ${tokenIsValid(parameter.token_id)} as token_valid from secrets
+      where app = ${parameter.app} and kind = ${parameter.kind} and owner_uid = ${parameter.ownerUid}::uuid),
+    written as (
+      insert into secrets (uid, app, kind, owner_uid, name, visibility, envelope, generation_id,
+        value_version, row_version, creator_kind, creator_uid, created_at, updated_at)
+      select ${parameter.secretUid}::uuid, ${parameter.app}, ${parameter.kind}, ${parameter.ownerUid}::uuid,
+        ${parameter.secretName}, ${parameter.initialVisibility}, ${parameter.newEnvelope}::bytea,
+        ${parameter.generationId}::bigint, 1, 1, ${parameter.actor_kind}, ${parameter.actor_uid}::uuid, at, at
+      from counted, (select clock_timestamp() as at) clock
+      where token_valid and total < ${parameter.maxSecrets}::bigint
+      on conflict (app, kind, owner_uid, name) do nothing
+      returning id),
+    audit as (${audited(parameter)})
+    select total, token_valid, (select id from written) as secret_id from counted`
+)
+
+/** Removes a secret that still is at `rowVersion`, by a token that still is valid; one round trip. */
+export const deleteSecret = statement<WithAudit<{ secretId: number; rowVersion: number }>, { id: number }>(
+  (_, parameter) => sql`
+    with written as (
+      delete from secrets
+      where id = ${parameter.secretId}::bigint and row_version = ${parameter.rowVersion}::integer
+        and ${tokenIsValid(parameter.token_id)}
+      returning id)
+    ${audited(parameter)}`
+)
+
+export interface RemovedSecret {
+  uid: string
+  app: string
+  kind: string
+  name: string
+  value_version: number
+}
+
+/** Removes everything that an owner has, in the transaction that removes the owner. */
+export async function deleteSecretsOfOwner(
+  tx: Transaction<Database>,
+  apps: readonly string[],
+  kind: string,
+  ownerUid: string
+): Promise<RemovedSecret[]> {
+  return await tx
+    .deleteFrom('secrets')
+    .where('app', '=', sql<string>`any(${apps}::text[])`)
+    .where('kind', '=', kind)
+    .where('owner_uid', '=', ownerUid)
+    .returning(['uid', 'app', 'kind', 'name', 'value_version'])
+    .execute()
+}
+
+// ---- visibility and selected repositories ----
+
+/** Moves the row version and nothing else that clients see of the secret itself. */
+export async function touchSecret(
+  tx: Transaction<Database>,
+  secretId: number,
+  change: { visibility?: Visibility } = {}
+): Promise<void> {
+  await tx
+    .updateTable('secrets')
+    .set({ ...change, row_version: sql<number>`row_version + 1` })
+    .where('id', '=', secretId)
+    .execute()
+}
+
+export async function replaceSelection(
+  tx: Transaction<Database>,
+  secretId: number,
+  repositoryIds: readonly number[]
+): Promise<void> {
+  await tx.deleteFrom('secret_repositories').where('secret_id', '=', secretId).execute()
+  await addToSelection(tx, secretId, repositoryIds)
+}
+
+export async function addToSelection(
+  tx: Transaction<Database>,
+  secretId: number,
+  repositoryIds: readonly number[]
+): Promise<void> {
+  await sql`insert into secret_repositories (secret_id, repository_id)
+    select ${secretId}::bigint, id from repositories where id = any(${repositoryIds}::bigint[]) for key share
+    on conflict do nothing`.execute(tx)
+}
+
+/** False when it was not selected. */
+export async function removeFromSelection(
+  tx: Transaction<Database>,
+  secretId: number,
+  repositoryId: number
+): Promise<boolean> {
+  const { numDeletedRows } = await tx
+    .deleteFrom('secret_repositories')
+    .where('secret_id', '=', secretId)
+    .where('repository_id', '=', repositoryId)
+    .executeTakeFirstOrThrow()
+  return numDeletedRows > 0n
+}
+
+/** Selected repositories that are visible, by id, with their full count. */
+export async function listSelection(
+  db: Kysely<Database>,
+  sight: Sight,
+  secretId: number,
+  page: Page
+): Promise<{ total: number; repositories: RepositoryFacts[] }> {
+  const selected = repositoriesSeenBy(db, sight.actorId)
+    .innerJoin('secret_repositories as sr', 'sr.repository_id', 'r.id')
+    .where('sr.secret_id', '=', secretId)
+    .where(isVisible(sight))
+  const { total } = await selected
+    .select((eb) => eb.fn.countAll<number>().as('total'))
+    .executeTakeFirstOrThrow()
+  const repositories = await selected
+    .select(repositoryFacts(sight.actorId))
+    .orderBy('r.id')
+    .limit(page.limit)
+    .offset(page.offset)
+    .execute()
+  return { total, repositories }
+}
+
+// ---- re-encryption ----
+
+/** The next values, by id, that are encrypted under a generation other than the given one. */
+export async function listValuesOfOtherGenerations(
+  db: Kysely<Database>,
+  generationId: string,
+  limit: number
+): Promise<(StoredValue & { generation_id: string })[]> {
+  return await db
+    .selectFrom('secrets')
+    .select([...STORED_VALUE, 'generation_id'])
+    .where('generation_id', '!=', generationId)
+    .orderBy('generation_id')
+    .orderBy('id')
+    .limit(limit)
+    .execute()
+}
+
+export async function countValuesOfOtherGenerations(
+  db: Kysely<Database>,
+  generationId: string
+): Promise<number> {
+  const { total } = await db
+    .selectFrom('secrets')
+    .select((eb) => eb.fn.countAll<number>().as('total'))
+    .where('generation_id', '!=', generationId)
+    .executeTakeFirstOrThrow()
+  return total
+}
+
+/**
+ * Puts the same value under another generation. Moves no version and no time; does nothing when a new value
+ * came in between.
+ */
+export async function replaceEnvelope(
+  db: Kysely<Database>,
+  value: { secret_id: number; value_version: number; generation_id: string },
+  envelope: Buffer,
+  generationId: string
+): Promise<boolean> {
+  const { numUpdatedRows } = await db
+    .updateTable('secrets')
+    .set({ envelope, generation_id: generationId })
+    .where('id', '=', value.secret_id)
+    .where('value_version', '=', value.value_version)
+    .where('generation_id', '=', value.generation_id)
+    .executeTakeFirstOrThrow()
+  return numUpdatedRows > 0n
+}

@@ -1,0 +1,173 @@
+import type { ColumnType, Generated, GeneratedAlways } from 'kysely'
+
+/**
+ * The database on one screen. A bigint is a number while it is safe as one, as every id from a sequence is; the
+ * ids of key generations are random, never below 10^17, and strings. Names and logins compare bytewise.
+ */
+export interface Database {
+  instance: InstanceTable
+  accounts: AccountsTable
+  memberships: MembershipsTable
+  repositories: RepositoriesTable
+  repository_redirects: RepositoryRedirectsTable
+  collaborators: CollaboratorsTable
+  tokens: TokensTable
+  token_repositories: TokenRepositoriesTable
+  key_generations: KeyGenerationsTable
+  key_material: KeyMaterialTable
+  nodes: NodesTable
+  secrets: SecretsTable
+  secret_repositories: SecretRepositoriesTable
+  audit_events: AuditEventsTable
+}
+
+export type RepositoryRole = 'read' | 'triage' | 'write' | 'maintain' | 'admin'
+export type AccountKind = 'user' | 'organization'
+export type TokenKind = 'classic' | 'fine-grained'
+export type Visibility = 'all' | 'private' | 'selected'
+export type Mount = 'variable' | 'file' | 'registry' | 'api-only'
+
+type Now = ColumnType<Date, Date | undefined, Date>
+
+export interface InstanceTable {
+  uid: Generated<string>
+  epoch: Generated<number>
+  created_at: Now
+}
+
+export interface AccountsTable {
+  id: GeneratedAlways<number>
+  uid: Generated<string>
+  kind: AccountKind
+  login: string
+  login_key: GeneratedAlways<string>
+  name: string | null
+  email: string | null
+  site_admin: Generated<boolean>
+  created_at: Now
+  updated_at: Now
+}
+
+export interface MembershipsTable {
+  organization_id: number
+  account_id: number
+  role: 'member' | 'admin'
+  created_at: Now
+}
+
+export interface RepositoriesTable {
+  id: GeneratedAlways<number>
+  uid: Generated<string>
+  owner_id: number
+  name: string
+  name_key: GeneratedAlways<string>
+  private: boolean
+  description: string | null
+  default_branch: Generated<string>
+  created_at: Now
+  updated_at: Now
+}
+
+export interface RepositoryRedirectsTable {
+  owner_id: number
+  name_key: string
+  repository_id: number
+}
+
+export interface CollaboratorsTable {
+  repository_id: number
+  account_id: number
+  role: RepositoryRole
+  created_at: Now
+}
+
+export interface TokensTable {
+  id: GeneratedAlways<number>
+  hash: Buffer
+  kind: TokenKind
+  account_id: number
+  scopes: Generated<string[]>
+  permissions: ColumnType<Record<string, 'read' | 'write'>, string | undefined, string>
+  all_repositories: Generated<boolean>
+  note: string | null
+  last_eight: string
+  issued_by_uid: string | null
+  epoch: number
+  created_at: Now
+  expires_at: Date | null
+  last_used_at: Date | null
+}
+
+export interface TokenRepositoriesTable {
+  token_id: number
+  repository_id: number
+}
+
+export interface KeyGenerationsTable {
+  id: string
+  state: 'pending' | 'active' | 'retired' | 'destroyed'
+  replaces: string | null
+  accepts_boxes_until: Date | null
+  created_at: Now
+  activated_at: Date | null
+  retired_at: Date | null
+  destroyed_at: Date | null
+}
+
+export interface KeyMaterialTable {
+  generation_id: string
+  wrapped: Buffer
+  fingerprint: string
+}
+
+export interface NodesTable {
+  uid: string
+  generation_ids: string[]
+  reported_at: Date
+}
+
+export interface SecretsTable {
+  id: GeneratedAlways<number>
+  uid: string
+  app: string
+  kind: string
+  owner_uid: string
+  name: string
+  github_name: GeneratedAlways<boolean>
+  mount: Generated<Mount>
+  mount_target: string | null
+  visibility: Visibility | null
+  envelope: Buffer
+  generation_id: string
+  value_version: number
+  row_version: number
+  creator_kind: string
+  creator_uid: string
+  created_at: Date
+  updated_at: Date
+}
+
+export interface SecretRepositoriesTable {
+  secret_id: number
+  repository_id: number
+}
+
+export interface AuditEventsTable {
+  id: GeneratedAlways<string>
+  transaction_id: GeneratedAlways<string>
+  stream_uid: string
+  actor_kind: string
+  actor_uid: string | null
+  token_id: number | null
+  issued_by_uid: string | null
+  action: string
+  outcome: string
+  collection: string | null
+  subject_uid: string | null
+  name: string | null
+  value_version: number | null
+  envelope_sha256: Buffer | null
+  request_id: string | null
+  occurred_at: Date
+  canonical: Buffer
+}
