@@ -16,6 +16,7 @@ import {
 import { describeError } from '../../logger.ts'
 import { isTemporaryDatabaseError } from '../../store/database.ts'
 import { apiPrefix } from './context.ts'
+import { setCommonHeaders } from './headers.ts'
 
 const REFERENCE = 'https://docs.github.com/rest'
 
@@ -137,7 +138,8 @@ const CLIENT_ERRORS: Record<number, string> = {
 }
 
 /** A request that the router cannot even decode: malformed percent-encoding, an endless parameter. */
-export function handleRouterError(_error: FastifyError, _request: FastifyRequest, reply: FastifyReply): void {
+export function handleRouterError(_error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
+  setCommonHeaders(request, reply)
   reply.code(404).send(errorBody(404, 'Not Found', undefined))
 }
 

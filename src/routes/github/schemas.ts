@@ -16,8 +16,6 @@ export const BasicError = Type.Object({
 
 export const ValidationError = Type.Object({
   message: Type.String(),
-  documentation_url: Type.String(),
-  status: Type.String(),
   errors: Type.Optional(
     Type.Array(
       Type.Object({
@@ -27,7 +25,9 @@ export const ValidationError = Type.Object({
         message: Type.Optional(Type.String())
       })
     )
-  )
+  ),
+  documentation_url: Type.String(),
+  status: Type.String()
 })
 
 const ERRORS = {

@@ -154,8 +154,12 @@ async function acquire(
     }
     if (client === 'absent' && !starting && !(await findPostmaster(cluster))) {
       // A file is another process's start, or the rest of a killed PostgreSQL, whose children take a moment
-      // to end. Without one a failure is final, at the second time: the other process may just have ended.
-      const hopeful = launches < 2 || (await readPostmasterFile(cluster.pgdata))
+      // to let its shared memory go. A failure without either is final, at the second time: the other
+      // process may just have ended.
+      const hopeful =
+        launches < 2 ||
+        launched?.failure?.includes('shared memory') ||
+        (await readPostmasterFile(cluster.pgdata))
       if (launched?.failure && !hopeful) throw startFailed(launched.failure)
       if (Date.now() < deadline) {
         log('starting the embedded PostgreSQL', { folder: cluster.pgdata })

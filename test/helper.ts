@@ -1,0 +1,164 @@
+import { randomBytes, randomUUID } from 'node:crypto'
+import type { FastifyInstance, InjectOptions } from 'fastify'
+import { Kysely, PostgresDialect, sql } from 'kysely'
+import type { Response as LightMyRequestResponse } from 'light-my-request'
+import pg from 'pg'
+import type { Test } from 'tap'
+import sealedBox from 'tweetnacl-sealedbox-js'
+import { buildApp } from '../src/app.ts'
+import { SCOPES } from '../src/auth/scopes.ts'
+import { createOrganization, createUser } from '../src/directory/accounts.ts'
+import { createRepository, setCollaborator } from '../src/directory/repositories.ts'
+import { issueToken, type TokenRequest } from '../src/directory/tokens.ts'
+import { Keyring } from '../src/keyring/index.ts'
+import { localMasterKey } from '../src/keyring/master-key.ts'
+import { createLogger } from '../src/logger.ts'
+import { ensureGeneration, loadGenerations } from '../src/secrets/generations.ts'
+import { reveal, type Vault } from '../src/secrets/vault.ts'
+import { type Account, findAccount } from '../src/store/accounts.ts'
+import type { Principal } from '../src/store/audit.ts'
+import { openDatabase } from '../src/store/database.ts'
+import { findRepository } from '../src/store/repositories.ts'
+import type { Database, RepositoryRole } from '../src/store/tables.ts'
+
+export const SYSTEM: Principal = { kind: 'system', uid: null, tokenId: null, issuedByUid: null, requestId: null }
+const LIFETIMES = { defaultDays: 90, maxDays: 366 }
+
+/** A database of its own for a test, made from the migrated template and dropped at the end. */
+export async function createTestDatabase(t: Test): Promise<{ url: string; db: Kysely<Database> }> {
+  const server = process.env.TEST_DATABASE_URL
+  const template = process.env.TEST_TEMPLATE
+  if (!server || !template) throw new Error('run the tests with: npm test -- FILE')
+  const name = `coffer_test_${randomUUID().replaceAll('-', '')}`
+  const target = new URL(server)
+  target.pathname = `/${name}`
+  await onServer(server, `create database "${name}" template "${template}"`)
+  const db = openDatabase({ connection: target.href, poolSize: 10, prepare: true })
+  t.teardown(async () => {
+    await db.destroy()
+    await onServer(server, `drop database if exists "${name}" with (force)`)
+  })
+  return { url: target.href, db }
+}
+
+async function onServer(url: string, statement: string): Promise<void> {
+  const admin = new Kysely<Database>({
+    dialect: new PostgresDialect({ pool: new pg.Pool({ connectionString: url, max: 1 }) })
+  })
+  try {
+    await sql.raw(statement).execute(admin)
+  } finally {
+    await admin.destroy()
+  }
+}
+
+export interface TestRequest {
+  token?: string | undefined
+  body?: unknown
+  headers?: Record<string, string>
+}
+
+/** A server with a database, a keyring and an administrator of its own, and what tests do with it. */
+export interface TestServer {
+  app: FastifyInstance
+  db: Kysely<Database>
+  databaseUrl: string
+  keyring: Keyring
+  vault: Vault
+  /** every log line so far */
+  log: string[]
+  admin: { account: Account; token: string }
+  /** injected: without a socket */
+  request(method: InjectOptions['method'], url: string, request?: TestRequest): Promise<LightMyRequestResponse>
+  /** listens on loopback; gives the URL */
+  listen(): Promise<string>
+  createUser(login: string, options?: { siteAdmin?: boolean }): Promise<Account>
+  createToken(account: Account, request: TokenRequest): Promise<string>
+  createRepository(owner: Account, name: string, options?: { private?: boolean }): Promise<number>
+  createOrganization(login: string, admin: Account): Promise<Account>
+  setRole(owner: Account, name: string, user: Account, role: RepositoryRole): Promise<void>
+  /** seals for the collection whose secrets are below this path, e.g. `/user/codespaces/secrets` */
+  seal(path: string, token: string, value: string | Uint8Array): Promise<{ encrypted_value: string; key_id: string }>
+  /** the value that is stored, as bytes */
+  reveal(kind: 'repository' | 'user', ownerUid: string, name: string): Promise<Buffer | undefined>
+}
+
+export interface TestServerOptions {
+  maxSecrets?: number
+  maxValueBytes?: number
+  publicUrl?: string
+  logLevel?: string
+  trustedProxies?: string[]
+}
+
+export async function startTestServer(t: Test, options: TestServerOptions = {}): Promise<TestServer> {
+  const { url: databaseUrl, db } = await createTestDatabase(t)
+  const keyring = new Keyring([localMasterKey(randomBytes(32))])
+  await ensureGeneration(db, keyring)
+  await loadGenerations(db, keyring)
+  const log: string[] = []
+  const limits = { maxValueBytes: options.maxValueBytes ?? 49_152, maxSecrets: options.maxSecrets ?? 100 }
+  const reloadGenerations = () => loadGenerations(db, keyring)
+  const app = await buildApp({
+    db,
+    keyring,
+    reloadGenerations,
+    limits,
+    tokenLifetimes: LIFETIMES,
+    logger: createLogger(options.logLevel ?? 'trace', { write: (line: string) => void log.push(line) }),
+    publicUrl: options.publicUrl ?? 'http://coffer.test',
+    ...(options.trustedProxies && { trustedProxies: options.trustedProxies })
+  })
+  t.teardown(() => app.close())
+
+  const account = await createUser(db, SYSTEM, { login: 'root', siteAdmin: true })
+  const vault: Vault = { db, keyring, limits, reloadGenerations }
+  const server: TestServer = {
+    app,
+    db,
+    databaseUrl,
+    keyring,
+    vault,
+    log,
+    admin: { account, token: (await issueToken(db, SYSTEM, account, { scopes: SCOPES }, LIFETIMES)).token },
+    async request(method, url, { token, body, headers } = {}) {
+      return await app.inject({
+        method: method ?? 'GET',
+        url,
+        headers: { ...(token && { authorization: `Bearer ${token}` }), ...headers },
+        ...(body !== undefined && { payload: typeof body === 'string' ? body : JSON.stringify(body) })
+      })
+    },
+    listen: () => app.listen({ host: '127.0.0.1', port: 0 }),
+    createUser: (login, { siteAdmin = false } = {}) => createUser(db, SYSTEM, { login, siteAdmin }),
+    async createToken(account, request) {
+      return (await issueToken(db, SYSTEM, account, request, LIFETIMES)).token
+    },
+    createRepository: (owner, name, { private: flag = true } = {}) =>
+      createRepository(db, SYSTEM, owner, { name, private: flag }),
+    createOrganization: (login, admin) => createOrganization(db, SYSTEM, { login, admin: admin.login }),
+    async setRole(owner, name, user, role) {
+      const facts = await findRepository(db, owner.id, { owner: owner.login, repo: name })
+      await setCollaborator(db, SYSTEM, facts!, user.login, role)
+    },
+    async seal(path, token, value) {
+      const response = await server.request('GET', `${path}/public-key`, { token })
+      const { key, key_id } = response.json()
+      return { encrypted_value: sealFor(key, value), key_id }
+    },
+    reveal: (kind, ownerUid, name) => reveal(vault, { app: 'codespaces', kind, ownerUid }, name)
+  }
+  return server
+}
+
+/** Base64 of a sealed box for a public key in base64. */
+export function sealFor(publicKey: string, value: string | Uint8Array): string {
+  const bytes = typeof value === 'string' ? Buffer.from(value, 'utf8') : value
+  return Buffer.from(sealedBox.seal(bytes, Buffer.from(publicKey, 'base64'))).toString('base64')
+}
+
+export async function getAccount(db: Kysely<Database>, login: string): Promise<Account> {
+  const account = await findAccount(db, login)
+  if (!account) throw new Error(`no account ${login}`)
+  return account
+}
