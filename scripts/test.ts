@@ -13,7 +13,11 @@ import type { Database } from '../src/store/tables.ts'
 const TEMPLATE = `coffer_template_${process.pid}`
 const JOBS = 2
 
-function run(command: string, args: readonly string[], env: NodeJS.ProcessEnv = process.env): Promise<number> {
+function run(
+  command: string,
+  args: readonly string[],
+  env: NodeJS.ProcessEnv = process.env
+): Promise<number> {
   return new Promise((resolve, reject) => {
     const child = spawn(command, args, { stdio: 'inherit', env })
     child.once('error', reject)
@@ -42,7 +46,11 @@ async function openServer(): Promise<{ url: string; close: () => Promise<unknown
   }
 }
 
-async function inDatabase<T>(url: string, name: string, work: (db: Kysely<Database>) => Promise<T>): Promise<T> {
+async function inDatabase<T>(
+  url: string,
+  name: string,
+  work: (db: Kysely<Database>) => Promise<T>
+): Promise<T> {
   const target = new URL(url)
   target.pathname = `/${name}`
   const db = new Kysely<Database>({
@@ -66,11 +74,20 @@ async function runTests(files: readonly string[], coverage: boolean): Promise<nu
       : ['--disable-coverage', '--allow-empty-coverage']
     return await run(
       bin('tap'),
-      [`--jobs=${JOBS}`, '--timeout=120', '--reporter=terse', '--output-file=build/test.tap', ...coverageArguments, ...files],
+      [
+        `--jobs=${JOBS}`,
+        '--timeout=120',
+        '--reporter=terse',
+        '--output-file=build/test.tap',
+        ...coverageArguments,
+        ...files
+      ],
       { ...process.env, TEST_DATABASE_URL: server.url, TEST_TEMPLATE: TEMPLATE }
     )
   } finally {
-    await inDatabase(server.url, home, (db) => sql`drop database if exists ${sql.id(TEMPLATE)} with (force)`.execute(db))
+    await inDatabase(server.url, home, (db) =>
+      sql`drop database if exists ${sql.id(TEMPLATE)} with (force)`.execute(db)
+    )
     await server.close()
   }
 }
@@ -80,6 +97,8 @@ const coverage = process.argv.includes('--coverage')
 const compiled = named.map((file) => path.join('build', file.replace(/\.ts$/, '.js')))
 
 await rm('build', { recursive: true, force: true })
-const checks = (await run(bin('tsc'), [])) || (named.length === 0 && (await run(bin('biome'), ['check', '--error-on-warnings'])))
+const checks =
+  (await run(bin('tsc'), [])) ||
+  (named.length === 0 && (await run(bin('biome'), ['check', '--error-on-warnings'])))
 process.exitCode =
   Number(checks) || (await runTests(compiled.length > 0 ? compiled : ['build/test/**/*.test.js'], coverage))

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import { fastifySwagger } from '@fastify/swagger'
@@ -52,15 +52,11 @@ const MAX_PARAM_LENGTH = 1024
 /** Around the base64 of a value: JSON and a few thousand repository ids. */
 const BODY_SLACK_BYTES = 512 * 1024
 
-export const VERSION = (
-  JSON.parse(readFileSync(packageFile(), 'utf8')) as { version: string }
-).version
-
-/** The same file from the sources and from the built code, which lies one folder deeper. */
-function packageFile(): URL {
-  const beside = new URL('../package.json', import.meta.url)
-  return import.meta.url.includes('/build/src/') ? new URL('../../package.json', import.meta.url) : beside
-}
+/** From the sources package.json lies one folder up, from the built code two. */
+const PACKAGE = ['../package.json', '../../package.json']
+  .map((file) => new URL(file, import.meta.url))
+  .find((file) => existsSync(file))!
+export const VERSION = (JSON.parse(readFileSync(PACKAGE, 'utf8')) as { version: string }).version
 
 /** GitHub's form: hexadecimal groups. */
 function makeRequestId(): string {
@@ -78,13 +74,16 @@ function rewriteUrl(request: IncomingMessage): string {
 }
 
 /** What never became a request: an unknown method, a malformed header, a body that came too slowly. */
-function answerBrokenRequest(error: NodeJS.ErrnoException, socket: Socket): void {
+export function answerBrokenRequest(error: NodeJS.ErrnoException, socket: Socket): void {
   if (error.code === 'ECONNRESET' || !socket.writable) {
     socket.destroy()
     return
   }
-  const status = error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? 408 : error.code === 'HPE_HEADER_OVERFLOW' ? 431 : 400
-  const reason = { 400: 'Bad Request', 408: 'Request Timeout', 431: 'Request Header Fields Too Large' }[status]
+  const status =
+    error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? 408 : error.code === 'HPE_HEADER_OVERFLOW' ? 431 : 400
+  const reason = { 400: 'Bad Request', 408: 'Request Timeout', 431: 'Request Header Fields Too Large' }[
+    status
+  ]
   const body = JSON.stringify(errorBody(status, reason, undefined))
   socket.end(
     `HTTP/1.1 ${status} ${reason}\r\ncontent-type: application/json; charset=utf-8\r\n` +
@@ -120,7 +119,8 @@ export async function buildApp(dependencies: AppDependencies): Promise<FastifyIn
   app.decorate('authenticator', authenticator)
 
   app.addHook('onRequest', (request, reply, done) => {
-    const browser = request.method === 'GET' && /^\/(\?|$)/.test(request.url) && !request.headers.authorization
+    const browser =
+      request.method === 'GET' && /^\/(\?|$)/.test(request.url) && !request.headers.authorization
     if (browser && request.headers.accept?.includes('text/html')) {
       reply.redirect('/docs')
       return

@@ -1,5 +1,8 @@
 import { Command } from 'commander'
 import { VERSION } from './app.ts'
+import { adminCommand } from './cli/admin.ts'
+import { backupCommand, restoreCommand } from './cli/backup.ts'
+import { migrateCommand } from './cli/migrate.ts'
 import { serveCommand } from './cli/serve.ts'
 import { exitCodeOf, explain } from './cli/terminal.ts'
 
@@ -8,6 +11,10 @@ const program = new Command('coffer')
   .version(VERSION)
   .showHelpAfterError('(add --help for what it takes)')
   .addCommand(serveCommand())
+  .addCommand(adminCommand())
+  .addCommand(migrateCommand())
+  .addCommand(backupCommand())
+  .addCommand(restoreCommand())
 
 try {
   await program.parseAsync()

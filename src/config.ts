@@ -91,7 +91,9 @@ class Reader {
     const text = this.text(name)
     if (text === undefined) return undefined
     if (URL.canParse(text) && protocols.includes(new URL(text).protocol)) return text
-    this.problems.push(`${name} must be a URL that begins with ${protocols.map((p) => `${p}//`).join(' or ')}`)
+    this.problems.push(
+      `${name} must be a URL that begins with ${protocols.map((p) => `${p}//`).join(' or ')}`
+    )
     return undefined
   }
 
@@ -143,7 +145,8 @@ function readTrustedProxies(reader: Reader): string[] {
   for (const proxy of proxies) {
     const [address = '', bits, ...rest] = proxy.split('/')
     const named = ['loopback', 'linklocal', 'uniquelocal'].includes(proxy)
-    const valid = isIP(address) !== 0 && (bits === undefined || /^[0-9]{1,3}$/.test(bits)) && rest.length === 0
+    const valid =
+      isIP(address) !== 0 && (bits === undefined || /^[0-9]{1,3}$/.test(bits)) && rest.length === 0
     if (!named && !valid) {
       reader.problems.push('COFFER_TRUSTED_PROXIES must be addresses or networks, separated by commas')
       break
@@ -220,7 +223,9 @@ export function loadConfig(environment: Environment): { config: Config; secrets:
     reader.problems.push('COFFER_TOKEN_DEFAULT_DAYS must not be more than COFFER_TOKEN_MAX_DAYS')
   }
   if (reader.problems.length > 0) {
-    throw new RefusedToStart(`The configuration is not valid:\n${reader.problems.map((p) => `  ${p}`).join('\n')}`)
+    throw new RefusedToStart(
+      `The configuration is not valid:\n${reader.problems.map((p) => `  ${p}`).join('\n')}`
+    )
   }
   return { config: Object.freeze(config), secrets: Object.freeze(secrets) }
 }

@@ -4,8 +4,8 @@ import { type Kysely, sql } from 'kysely'
 import type { Config, Secrets } from './config.ts'
 import { createUserRow } from './directory/accounts.ts'
 import { storeFirstToken } from './directory/tokens.ts'
-import type { Principal } from './store/audit.ts'
 import { siteAdminExists } from './store/accounts.ts'
+import type { Principal } from './store/audit.ts'
 import type { Database } from './store/tables.ts'
 
 const FIRST_START_LOCK = 7_245_002
@@ -52,7 +52,9 @@ export async function writeTokenFile(dataDir: string, token: string): Promise<st
 export async function writeGhConfig(dataDir: string, socket: string): Promise<string> {
   const folder = path.join(dataDir, 'gh')
   await mkdir(folder, { recursive: true, mode: 0o700 })
-  await writeFile(path.join(folder, 'config.yml'), `http_unix_socket: ${JSON.stringify(socket)}\n`, { mode: 0o600 })
+  await writeFile(path.join(folder, 'config.yml'), `http_unix_socket: ${JSON.stringify(socket)}\n`, {
+    mode: 0o600
+  })
   return folder
 }
 

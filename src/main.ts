@@ -7,7 +7,7 @@ import path from 'node:path'
 import type { TlsOptions } from 'node:tls'
 import type { FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
-import { buildApp, VERSION } from './app.ts'
+import { answerBrokenRequest, buildApp, VERSION } from './app.ts'
 import { hashToken } from './auth/token.ts'
 import type { Config, Secrets } from './config.ts'
 import { TOKENS_CHANNEL } from './directory/tokens.ts'
@@ -51,7 +51,11 @@ export interface ServeOptions {
  * Starts the whole server and returns when it answers. What it opened is closed in reverse by `close`, or when
  * a later step refuses.
  */
-export async function serve(config: Config, secrets: Secrets, options: ServeOptions = {}): Promise<RunningServer> {
+export async function serve(
+  config: Config,
+  secrets: Secrets,
+  options: ServeOptions = {}
+): Promise<RunningServer> {
   const logger = options.logger ?? createLogger(config.logLevel)
   const closers: (() => Promise<unknown>)[] = []
   const close = async () => {
@@ -107,7 +111,8 @@ async function start(
     publicUrl: config.publicUrl,
     trustedProxies: config.trustedProxies,
     tls: config.tls && (await readTls(config.tls)),
-    isMetricsToken: (token) => metricsToken !== undefined && metricsToken !== '' && hashToken(token).equals(metricsToken)
+    isMetricsToken: (token) =>
+      metricsToken !== undefined && metricsToken !== '' && hashToken(token).equals(metricsToken)
   })
   closers.push(() => closeWithGrace(app))
 
@@ -126,7 +131,10 @@ async function start(
   if (socket) closers.push(socket.close)
   await listen(app, config)
   const url = app.baseUrl()
-  logger.info({ url, socket: socket?.path, version: VERSION, database: store.folder ?? 'external' }, 'serving')
+  logger.info(
+    { url, socket: socket?.path, version: VERSION, database: store.folder ?? 'external' },
+    'serving'
+  )
   await welcome(config, options, { url, socket: socket?.path, admin, folder: store.folder })
   return { url, socket: socket?.path, app }
 }
@@ -140,7 +148,9 @@ async function listen(app: FastifyInstance, { host, port }: Config): Promise<voi
       throw new RefusedToStart(`Port ${port} on ${host} is in use. Set COFFER_PORT to another one.`)
     }
     if (code === 'EACCES' || code === 'EADDRNOTAVAIL') {
-      throw new RefusedToStart(`Cannot listen on ${host} port ${port} (${code}). Set COFFER_HOST and COFFER_PORT.`)
+      throw new RefusedToStart(
+        `Cannot listen on ${host} port ${port} (${code}). Set COFFER_HOST and COFFER_PORT.`
+      )
     }
     throw error
   }
@@ -153,7 +163,10 @@ async function closeWithGrace(app: FastifyInstance): Promise<void> {
   clearTimeout(timer)
 }
 
-async function readTls({ certFile, keyFile }: NonNullable<Config['tls']>): Promise<{ cert: Buffer; key: Buffer }> {
+async function readTls({
+  certFile,
+  keyFile
+}: NonNullable<Config['tls']>): Promise<{ cert: Buffer; key: Buffer }> {
   try {
     return { cert: await readFile(certFile), key: await readFile(keyFile) }
   } catch (error) {
@@ -183,13 +196,16 @@ async function listenOnSocket(
   const file = config.socket ?? (await defaultSocket(config.dataDir))
   await removeStaleSocket(file)
   const server = createServer((request, response) => app.routing(request, response))
+  server.on('clientError', answerBrokenRequest)
   server.requestTimeout = app.server.requestTimeout
   server.keepAliveTimeout = app.server.keepAliveTimeout
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
     server.listen(file, resolve)
   }).catch((error: NodeJS.ErrnoException) => {
-    throw new RefusedToStart(`Cannot listen on the socket ${file} (${error.code}). Set COFFER_SOCKET, or to off.`)
+    throw new RefusedToStart(
+      `Cannot listen on the socket ${file} (${error.code}). Set COFFER_SOCKET, or to off.`
+    )
   })
   await chmod(file, 0o600)
   return { path: file, close: () => closeServer(server) }
@@ -211,7 +227,9 @@ async function defaultSocket(dataDir: string): Promise<string> {
   const folder = path.join(os.tmpdir(), `coffer-${name}`)
   await mkdir(folder, { recursive: true, mode: 0o700 })
   await chmod(folder, 0o700).catch(() => {
-    throw new RefusedToStart(`The folder ${folder} belongs to somebody else. Set COFFER_SOCKET to a short path.`)
+    throw new RefusedToStart(
+      `The folder ${folder} belongs to somebody else. Set COFFER_SOCKET to a short path.`
+    )
   })
   return path.join(folder, 'coffer.sock')
 }
@@ -238,7 +256,11 @@ interface Welcome {
 }
 
 /** What a person who starts the server wants to know; a token is shown once, and to a terminal alone. */
-async function welcome(config: Config, options: ServeOptions, { url, socket, admin, folder }: Welcome): Promise<void> {
+async function welcome(
+  config: Config,
+  options: ServeOptions,
+  { url, socket, admin, folder }: Welcome
+): Promise<void> {
   const print = options.print ?? (() => {})
   const ghFolder = socket && (await writeGhConfig(config.dataDir, socket))
   print('')
@@ -249,7 +271,9 @@ async function welcome(config: Config, options: ServeOptions, { url, socket, adm
     let token = '$COFFER_ADMIN_TOKEN'
     print('')
     if (generated) {
-      const until = generated.expiresAt ? `, valid until ${generated.expiresAt.toISOString().slice(0, 10)}` : ''
+      const until = generated.expiresAt
+        ? `, valid until ${generated.expiresAt.toISOString().slice(0, 10)}`
+        : ''
       if (options.terminal) {
         token = generated.token
         print(`The administrator is ${login}. This token is shown once${until}:`)

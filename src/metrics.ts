@@ -51,5 +51,4 @@ export class Metrics {
   databaseUnavailable(): void {
     this.#unavailable.inc()
   }
-
 }

@@ -1,12 +1,11 @@
 import { access } from 'node:fs/promises'
 import path from 'node:path'
 import type { Kysely } from 'kysely'
-import pg from 'pg'
 import { type Config, DEFAULT_MASTER_KEY, type Secrets } from './config.ts'
 import { RefusedToStart } from './errors.ts'
 import { createMasterKey, Keyring, type MasterKey, readMasterKey } from './keyring/index.ts'
 import { generationsExist } from './secrets/generations.ts'
-import { connectionConfig, type DatabaseOptions, openDatabase } from './store/database.ts'
+import { type DatabaseOptions, openDatabase } from './store/database.ts'
 import {
   attachEmbedded,
   type EmbeddedDatabase,
@@ -14,7 +13,7 @@ import {
   holdEmbedded,
   serveEmbedded
 } from './store/embedded/embedded-postgres.ts'
-import { SERVING_LOCK } from './store/listener.ts'
+import { excludeServers } from './store/listener.ts'
 import type { Database } from './store/tables.ts'
 
 /** Who opens the database: a server, a command beside one, or a command that wants no server beside it. */
@@ -47,7 +46,11 @@ export async function openStore(
     : await openExternal(config, secrets, purpose, options)
 }
 
-async function openEmbedded(config: Config, purpose: Purpose, { log, onLost }: OpenOptions): Promise<OpenStore> {
+async function openEmbedded(
+  config: Config,
+  purpose: Purpose,
+  { log, onLost }: OpenOptions
+): Promise<OpenStore> {
   const embeddedOptions: EmbeddedOptions = {
     dataDir: config.dataDir,
     ...(config.runtimeDir && { runtimeDir: config.runtimeDir }),
@@ -85,7 +88,7 @@ async function openExternal(
 ): Promise<OpenStore> {
   const connection = secrets.databaseUrl!
   const direct = secrets.databaseDirectUrl ?? connection
-  const lock = purpose === 'hold' ? await excludeServers(direct) : undefined
+  const exclusion = purpose === 'hold' ? await excludeServers(direct) : undefined
   const db = openDatabase({
     connection,
     poolSize: config.poolSize,
@@ -98,18 +101,9 @@ async function openExternal(
     folder: undefined,
     async close() {
       await db.destroy()
-      await lock?.end()
+      await exclusion?.end()
     }
   }
-}
-
-async function excludeServers(connection: DatabaseOptions['connection']): Promise<pg.Client> {
-  const client = new pg.Client(connectionConfig(connection))
-  await client.connect()
-  const { rows } = await client.query('select pg_try_advisory_lock($1) as free', [SERVING_LOCK])
-  if (rows[0].free) return client
-  await client.end()
-  throw new RefusedToStart('A Coffer server uses this database. Stop it first, or run the command without --offline.')
 }
 
 /** Reads the master keys; makes one only for an embedded database that holds nothing encrypted yet. */

@@ -21,7 +21,13 @@ import { openDatabase } from '../src/store/database.ts'
 import { findRepository } from '../src/store/repositories.ts'
 import type { Database, RepositoryRole } from '../src/store/tables.ts'
 
-export const SYSTEM: Principal = { kind: 'system', uid: null, tokenId: null, issuedByUid: null, requestId: null }
+export const SYSTEM: Principal = {
+  kind: 'system',
+  uid: null,
+  tokenId: null,
+  issuedByUid: null,
+  requestId: null
+}
 const LIFETIMES = { defaultDays: 90, maxDays: 366 }
 
 /** A database of its own for a test, made from the migrated template and dropped at the end. */
@@ -69,7 +75,11 @@ export interface TestServer {
   log: string[]
   admin: { account: Account; token: string }
   /** injected: without a socket */
-  request(method: InjectOptions['method'], url: string, request?: TestRequest): Promise<LightMyRequestResponse>
+  request(
+    method: InjectOptions['method'],
+    url: string,
+    request?: TestRequest
+  ): Promise<LightMyRequestResponse>
   /** listens on loopback; gives the URL */
   listen(): Promise<string>
   createUser(login: string, options?: { siteAdmin?: boolean }): Promise<Account>
@@ -78,7 +88,11 @@ export interface TestServer {
   createOrganization(login: string, admin: Account): Promise<Account>
   setRole(owner: Account, name: string, user: Account, role: RepositoryRole): Promise<void>
   /** seals for the collection whose secrets are below this path, e.g. `/user/codespaces/secrets` */
-  seal(path: string, token: string, value: string | Uint8Array): Promise<{ encrypted_value: string; key_id: string }>
+  seal(
+    path: string,
+    token: string,
+    value: string | Uint8Array
+  ): Promise<{ encrypted_value: string; key_id: string }>
   /** the value that is stored, as bytes */
   reveal(kind: 'repository' | 'user', ownerUid: string, name: string): Promise<Buffer | undefined>
 }
@@ -86,7 +100,8 @@ export interface TestServer {
 export interface TestServerOptions {
   maxSecrets?: number
   maxValueBytes?: number
-  publicUrl?: string
+  /** null: where the server listens */
+  publicUrl?: string | null
   logLevel?: string
   trustedProxies?: string[]
 }
@@ -106,7 +121,7 @@ export async function startTestServer(t: Test, options: TestServerOptions = {}):
     limits,
     tokenLifetimes: LIFETIMES,
     logger: createLogger(options.logLevel ?? 'trace', { write: (line: string) => void log.push(line) }),
-    publicUrl: options.publicUrl ?? 'http://coffer.test',
+    publicUrl: options.publicUrl === null ? undefined : (options.publicUrl ?? 'http://coffer.test'),
     ...(options.trustedProxies && { trustedProxies: options.trustedProxies })
   })
   t.teardown(() => app.close())

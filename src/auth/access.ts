@@ -106,7 +106,8 @@ export function hasPermission(actor: Actor, name: Permission, level: 'read' | 'w
 /** What the token allows, whatever it is used on. */
 function requireToken(actor: Actor, rule: AccessRule, scopes: readonly Scope[]): void {
   if (actor.token.kind === 'classic') {
-    if (scopes.length > 0 && !scopes.some((scope) => actor.token.scopes.has(scope))) throw new Forbidden(NO_RIGHTS)
+    if (scopes.length > 0 && !scopes.some((scope) => actor.token.scopes.has(scope)))
+      throw new Forbidden(NO_RIGHTS)
   } else if (rule.permission && !hasPermission(actor, rule.permission.name, rule.permission.level)) {
     throw new Forbidden(NO_PERMISSION)
   }

@@ -7,7 +7,9 @@ import { type RunningServer, reloadTls, serve } from '../main.ts'
 const FORCED_EXIT_CODE = 130
 
 export function serveCommand(): Command {
-  return new Command('serve').description('Run the server; configured by the environment, see .env.example.').action(run)
+  return new Command('serve')
+    .description('Run the server; configured by the environment, see .env.example.')
+    .action(run)
 }
 
 async function run(): Promise<void> {

@@ -1,8 +1,19 @@
+import type { Command } from 'commander'
 import { CofferError, InvalidInput, RefusedToStart } from '../errors.ts'
+
+/** What was asked is right and could not be done; the message says all that a person needs. */
+export class CommandFailed extends Error {}
 
 /** Exit codes of every command: 0 done, 1 failed, 2 refused because of what was asked or how it is set up. */
 export function exitCodeOf(error: unknown): 1 | 2 {
   return error instanceof CofferError ? 2 : 1
+}
+
+/** A command line that cannot be understood is refused, with this exit code; set before subcommands are added. */
+export function refuseMisuse(command: Command): Command {
+  return command
+    .showHelpAfterError('(add --help for what it takes)')
+    .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 2))
 }
 
 /** One line for a person: what is wrong and what to do; a defect shows its stack. */
@@ -11,6 +22,7 @@ export function explain(error: unknown): string {
     return `coffer: ${error.violations.map(({ message }) => message).join('; ')}`
   }
   if (error instanceof RefusedToStart || error instanceof CofferError) return `coffer: ${error.message}`
+  if (error instanceof CommandFailed) return `coffer: ${error.message}`
   const { code } = error as NodeJS.ErrnoException
   if (typeof code === 'string' && /^(ECONN|ENOENT|EACCES|ENOTFOUND|28|57|08|3D)/.test(code)) {
     return `coffer: the database cannot be reached or refused the login (${code}). Check DATABASE_URL.`
@@ -28,6 +40,11 @@ export function printTable(header: readonly string[], rows: readonly (readonly s
     Math.max(title.length, ...rows.map((row) => (row[column] ?? '').length))
   )
   for (const row of [header, ...rows]) {
-    process.stdout.write(`${row.map((cell, column) => cell.padEnd(widths[column]!)).join('  ').trimEnd()}\n`)
+    process.stdout.write(
+      `${row
+        .map((cell, column) => cell.padEnd(widths[column]!))
+        .join('  ')
+        .trimEnd()}\n`
+    )
   }
 }

@@ -1,7 +1,13 @@
 import type { Kysely, Transaction } from 'kysely'
 import { InvalidInput, NotFound } from '../errors.ts'
 import { APPS } from '../secrets/collection.ts'
-import { type Account, deleteAccount, findAccount, insertAccount, insertMembership } from '../store/accounts.ts'
+import {
+  type Account,
+  deleteAccount,
+  findAccount,
+  insertAccount,
+  insertMembership
+} from '../store/accounts.ts'
 import { insertAuditEvents, type Principal } from '../store/audit.ts'
 import { isUniqueViolation } from '../store/database.ts'
 import { listOwnedRepositoryUids } from '../store/repositories.ts'
@@ -47,7 +53,13 @@ async function insert(
     ...(siteAdmin !== undefined && { site_admin: siteAdmin })
   })
   await insertAuditEvents(tx, [
-    { streamUid: account.uid, principal, action: `${kind}.create`, subjectUid: account.uid, name: account.login }
+    {
+      streamUid: account.uid,
+      principal,
+      action: `${kind}.create`,
+      subjectUid: account.uid,
+      name: account.login
+    }
   ])
   return account
 }
@@ -87,7 +99,7 @@ export async function createOrganization(
   requireLogin(account.login, 'login')
   return await inTheNameOf(db, principal, async (tx) => {
     const owner = await findAccount(tx, account.admin)
-    if (!owner || owner.kind !== 'user') {
+    if (owner?.kind !== 'user') {
       throw new InvalidInput('Validation Failed', [
         { field: 'admin', code: 'invalid', message: 'admin is not the login of a user' }
       ])
@@ -98,12 +110,20 @@ export async function createOrganization(
   }).catch(loginTaken)
 }
 
-/** Removes a user with its tokens, its secrets, its repositories and theirs; the audit keeps the names. */
-export async function removeUser(db: Kysely<Database>, principal: Principal, login: string): Promise<void> {
-  await inTheNameOf(db, principal, async (tx) => {
+/**
+ * Removes a user with its tokens, its secrets, its repositories and theirs; the audit keeps the names.
+ *
+ * @returns the hashes of the revoked tokens, as caches hold them
+ */
+export async function removeUser(
+  db: Kysely<Database>,
+  principal: Principal,
+  login: string
+): Promise<string[]> {
+  return await inTheNameOf(db, principal, async (tx) => {
     const account = await findAccount(tx, login)
-    if (!account || account.kind !== 'user') throw new NotFound()
-    await revokeAll(tx, principal, account)
+    if (account?.kind !== 'user') throw new NotFound()
+    const revoked = await revokeAll(tx, principal, account)
     for (const repository of await listOwnedRepositoryUids(tx, account.id)) {
       await removeRepositoryRow(tx, principal, account.uid, repository)
     }
@@ -119,7 +139,14 @@ export async function removeUser(db: Kysely<Database>, principal: Principal, log
         name: secret.name,
         valueVersion: secret.value_version
       })),
-      { streamUid: account.uid, principal, action: 'user.remove', subjectUid: account.uid, name: account.login }
+      {
+        streamUid: account.uid,
+        principal,
+        action: 'user.remove',
+        subjectUid: account.uid,
+        name: account.login
+      }
     ])
+    return revoked
   })
 }

@@ -14,7 +14,8 @@ export async function inTheNameOf<T>(
   change: (tx: Transaction<Database>) => Promise<T>
 ): Promise<T> {
   return await db.transaction().execute(async (tx) => {
-    if (principal.tokenId !== null && !(await holdToken(tx, principal.tokenId))) throw new Unauthenticated(true)
+    if (principal.tokenId !== null && !(await holdToken(tx, principal.tokenId)))
+      throw new Unauthenticated(true)
     return await change(tx)
   })
 }

@@ -69,7 +69,7 @@ export async function requireOrganizationToCreateIn(
   login: string
 ): Promise<Account> {
   const organization = await findAccount(db, login)
-  if (!organization || organization.kind !== 'organization') throw new NotFound()
+  if (organization?.kind !== 'organization') throw new NotFound()
   const role = await findMembershipRole(db, organization.id, accountId)
   if (!role) throw new Forbidden('You need to be a member of the organization to create repositories in it.')
   return organization
@@ -153,7 +153,7 @@ export async function removeRepositoryRow(
 
 async function requireUser(db: Kysely<Database>, login: string): Promise<Account> {
   const account = await findAccount(db, login)
-  if (!account || account.kind !== 'user') throw new NotFound()
+  if (account?.kind !== 'user') throw new NotFound()
   return account
 }
 

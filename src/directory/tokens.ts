@@ -3,9 +3,9 @@ import { isPermission, isScope, normalized, PERMISSIONS, SCOPES } from '../auth/
 import { hashToken, lastEight, makeToken } from '../auth/token.ts'
 import { InvalidInput } from '../errors.ts'
 import type { Account } from '../store/accounts.ts'
-import { insertAuditEvents, type Principal } from '../store/audit.ts'
+import { hasAuditEvent, insertAuditEvents, type Principal } from '../store/audit.ts'
 import type { Database } from '../store/tables.ts'
-import { accountHasTokens, deleteTokensOfAccount, insertToken } from '../store/tokens.ts'
+import { deleteTokensOfAccount, insertToken } from '../store/tokens.ts'
 import { inTheNameOf } from './change.ts'
 
 /** Tells every node which tokens were revoked: hashes as base64, separated by commas. */
@@ -89,7 +89,7 @@ export async function issueToken(
   const token = makeToken(kind)
   const forSomebodyElse = principal.kind === 'user' && principal.uid !== account.uid
   return await inTheNameOf(db, principal, async (tx) => {
-    const short = forSomebodyElse && (await accountHasTokens(tx, account.id))
+    const short = forSomebodyElse && (await hasAuditEvent(tx, account.uid, 'token.create'))
     const lifetimeSeconds =
       expiresInDays !== undefined
         ? expiresInDays * DAY_SECONDS
@@ -150,22 +150,22 @@ export async function storeFirstToken(
   return given === undefined ? { token, expiresAt: row.expires_at } : undefined
 }
 
-/** Revokes every token of an account, on every node within a second. */
+/** Revokes every token of an account, on every node within a second; gives their hashes, as caches hold them. */
 export async function revokeAll(
   tx: Transaction<Database>,
   principal: Principal,
   account: Pick<Account, 'id' | 'uid' | 'login'>
-): Promise<number> {
+): Promise<string[]> {
   const revoked = await deleteTokensOfAccount(tx, account.id)
+  const hashes = revoked.map(({ hash }) => hash.toString('base64'))
   for (let start = 0; start < revoked.length; start += HASHES_PER_NOTIFICATION) {
-    const hashes = revoked.slice(start, start + HASHES_PER_NOTIFICATION)
-    const payload = hashes.map(({ hash }) => hash.toString('base64')).join(',')
+    const payload = hashes.slice(start, start + HASHES_PER_NOTIFICATION).join(',')
     await sql`select pg_notify(${TOKENS_CHANNEL}, ${payload})`.execute(tx)
   }
   for (const { id } of revoked) {
     await insertAuditEvents(tx, tokenEvents(principal, account, 'token.revoke', id))
   }
-  return revoked.length
+  return hashes
 }
 
 function tokenEvents(

@@ -9,13 +9,14 @@ import { secureCopy } from './memory.ts'
 const NO_SALT = new Uint8Array(0)
 export const KEY_BYTES = 32
 
+/** In ordinary memory, for a key that its user zeroes at once; `secureCopy` moves one that stays. */
 function derive(generation: Uint8Array, info: string): Buffer {
-  return secureCopy(new Uint8Array(hkdfSync('sha256', generation, NO_SALT, info, KEY_BYTES)))
+  return Buffer.from(hkdfSync('sha256', generation, NO_SALT, info, KEY_BYTES))
 }
 
 /** X25519 secret key of a collection, used as it is (not as a seed); 32 bytes. */
 export function deriveBoxSecretKey(generation: Uint8Array, collection: string): Buffer {
-  return derive(generation, `coffer/v1/sealed-box/${collection}`)
+  return secureCopy(derive(generation, `coffer/v1/sealed-box/${collection}`))
 }
 
 /**
@@ -33,7 +34,7 @@ export function deriveDigestKey(generation: Uint8Array, collection: string): Buf
 
 /** Key that wraps generations under a master key; 32 bytes. */
 export function deriveWrappingKey(masterKey: Uint8Array): Buffer {
-  return derive(masterKey, 'coffer/v1/master-key/wrap')
+  return secureCopy(derive(masterKey, 'coffer/v1/master-key/wrap'))
 }
 
 /** What names a master key in public: 16 hex digits that do not help to find the key. */

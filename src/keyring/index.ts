@@ -53,12 +53,14 @@ export class Keyring {
     return [...this.#generations.keys()]
   }
 
-  /** Replaces what is held by what is stored. Throws `RefusedToStart` when a master key is missing. */
+  /** Replaces what is held by what is stored, or nothing: throws `RefusedToStart` when a master key is missing. */
   async install(stored: readonly StoredGeneration[]): Promise<void> {
     const generations = new Map<bigint, Generation>()
-    for (const row of stored) {
-      const generation = await unwrapGeneration(this.#masterKeys, row)
-      generations.set(generation.id, generation)
+    try {
+      for (const row of stored) generations.set(row.id, await unwrapGeneration(this.#masterKeys, row))
+    } catch (error) {
+      for (const { material } of generations.values()) material.fill(0)
+      throw error
     }
     const previous = this.#generations
     this.#generations = generations

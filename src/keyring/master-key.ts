@@ -43,10 +43,10 @@ export function localMasterKey(bytes: Uint8Array): MasterKey {
       return { wrapped: Buffer.concat([nonce, ciphertext, cipher.getAuthTag()]), fingerprint }
     },
     async unwrap(generationId, wrapped) {
-      const nonce = wrapped.subarray(0, NONCE_BYTES)
-      const decipher = createDecipheriv('aes-256-gcm', key, nonce, { authTagLength: TAG_BYTES })
-      decipher.setAAD(additionalData(generationId))
       try {
+        const nonce = wrapped.subarray(0, NONCE_BYTES)
+        const decipher = createDecipheriv('aes-256-gcm', key, nonce, { authTagLength: TAG_BYTES })
+        decipher.setAAD(additionalData(generationId))
         decipher.setAuthTag(wrapped.subarray(wrapped.length - TAG_BYTES))
         const material = decipher.update(wrapped.subarray(NONCE_BYTES, wrapped.length - TAG_BYTES))
         decipher.final()
@@ -65,7 +65,9 @@ export function localMasterKey(bytes: Uint8Array): MasterKey {
 export async function readMasterKey(path: string): Promise<MasterKey> {
   const file = await openKeyFile(path)
   try {
-    const { mode, size } = await file.stat()
+    const stat = await file.stat()
+    if (stat.isDirectory()) throw notAKey(path)
+    const { mode, size } = stat
     if ((mode & 0o077) !== 0) {
       throw new RefusedToStart(
         `The master key file ${path} can be read by others (mode ${(mode & 0o777).toString(8)}). ` +
@@ -118,9 +120,10 @@ function parseKey(content: Buffer): Buffer | undefined {
  */
 export async function createMasterKey(path: string): Promise<MasterKey> {
   const bytes = randomBytes(KEY_BYTES)
-  await mkdir(dirname(path), { recursive: true, mode: 0o700 })
-  const file = await open(path, 'wx', 0o600).catch((error: NodeJS.ErrnoException) => {
-    throw new RefusedToStart(`The master key file ${path} cannot be made (${error.code}); nothing was changed.`)
+  const file = await createFile(path).catch((error: NodeJS.ErrnoException) => {
+    throw new RefusedToStart(
+      `The master key file ${path} cannot be made (${error.code}); nothing was changed.`
+    )
   })
   try {
     await file.writeFile(`${bytes.toString('base64')}\n`)
@@ -137,4 +140,9 @@ export async function createMasterKey(path: string): Promise<MasterKey> {
   const masterKey = localMasterKey(bytes)
   bytes.fill(0)
   return masterKey
+}
+
+async function createFile(path: string): Promise<FileHandle> {
+  await mkdir(dirname(path), { recursive: true, mode: 0o700 })
+  return await open(path, 'wx', 0o600)
 }

@@ -18,8 +18,11 @@ function load(): Sodium | undefined {
 }
 
 /**
- * Key material in memory of its own, outside the heap and never swapped where libsodium can have it so.
- * The source is zeroed. Best effort: what Node or OpenSSL copied on the way is out of reach.
+ * Key material that stays, in memory of its own, outside the heap and never swapped where libsodium can have
+ * it so. The source is zeroed. Best effort: what Node or OpenSSL copied on the way is out of reach.
+ *
+ * Not for a key of one call: each piece takes several mappings of the process, which only the garbage
+ * collector gives back, and some 20,000 that wait for it end the process.
  */
 export function secureCopy(source: Uint8Array): Buffer {
   const copy = sodium ? sodium.sodium_malloc(source.byteLength) : Buffer.allocUnsafeSlow(source.byteLength)

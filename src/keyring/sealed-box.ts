@@ -42,7 +42,8 @@ export function boxKeyPair(secretKey: Buffer): BoxKeyPair {
   return { publicKey, secretKey }
 }
 
-const openWithSodium: OpenSealedBox = (sealed, { publicKey, secretKey }) => {
+/** Only where sodium-native loads. */
+export const openWithSodium: OpenSealedBox = (sealed, { publicKey, secretKey }) => {
   const plaintext = Buffer.allocUnsafeSlow(sealed.length - SEALED_BOX_OVERHEAD)
   const opened = sodium!.crypto_box_seal_open(plaintext, sealed, publicKey, secretKey)
   return opened ? plaintext : undefined

@@ -14,6 +14,10 @@ export interface Collection {
 export const APPS: readonly App[] = ['codespaces']
 
 /** The canonical string; part of key derivation and of every envelope, so it never changes. */
-export function collectionName({ app, kind, ownerUid }: Pick<Collection, 'app' | 'kind' | 'ownerUid'>): string {
+export function collectionName({
+  app,
+  kind,
+  ownerUid
+}: Pick<Collection, 'app' | 'kind' | 'ownerUid'>): string {
   return `${app}/${kind}/${ownerUid}`
 }

@@ -1,5 +1,5 @@
 import { type Kysely, sql } from 'kysely'
-import { Conflict, NotFound, RefusedToStart } from '../errors.ts'
+import { Conflict, CorruptEnvelope, NotFound, RefusedToStart } from '../errors.ts'
 import { type Keyring, makeGeneration, type StoredGeneration } from '../keyring/index.ts'
 import { insertAuditEvents, type Principal } from '../store/audit.ts'
 import { isForeignKeyViolation, isUniqueViolation } from '../store/database.ts'
@@ -14,20 +14,19 @@ import {
   insertGeneration,
   listGenerationStatus,
   listGenerations,
+  lockActiveGeneration,
   type PendingGeneration,
+  replaceGrace,
   replaceWrapping
 } from '../store/key-generations.ts'
-import {
-  countValuesOfOtherGenerations,
-  listValuesOfOtherGenerations
-} from '../store/secrets.ts'
+import { countValuesOfOtherGenerations, listValuesOfOtherGenerations } from '../store/secrets.ts'
 import type { Database } from '../store/tables.ts'
 import { reencrypt, type Vault } from './vault.ts'
 
 /** How often a server reads the generations and reports which of them it can open with. */
 export const REFRESH_INTERVAL_MS = 5_000
 /** A node that has not reported for this long no longer counts; a pending generation this old need not wait. */
-const PATIENCE_MS = 3 * REFRESH_INTERVAL_MS
+export const PATIENCE_MS = 3 * REFRESH_INTERVAL_MS
 const REENCRYPT_BATCH = 100
 export const GENERATIONS_CHANNEL = 'coffer_generations'
 
@@ -91,13 +90,12 @@ export async function beginRotation(
 ): Promise<{ id: string; replaces: string }> {
   const active = await findActiveGenerationId(db)
   if (!active) throw new RefusedToStart('There is no key generation yet: start the server once.')
-  if (expectedActive && expectedActive !== active) {
-    throw new Conflict(`Key generation ${active} is active, not ${expectedActive}: somebody has rotated already.`)
-  }
+  if (expectedActive && expectedActive !== active) throw await rotatedAlready(db, expectedActive)
   const { id, wrapped, fingerprint } = await makeGeneration(keyring.wrappingKey)
   const generation = { id: id.toString(), wrapped, fingerprint }
   try {
     await db.transaction().execute(async (tx) => {
+      if (!(await lockActiveGeneration(tx, active))) throw await rotatedAlready(tx, active)
       await insertGeneration(tx, generation, { state: 'pending', replaces: active })
       await audit(tx, 'key.rotate', generation.id)
     })
@@ -110,13 +108,21 @@ export async function beginRotation(
   return { id: generation.id, replaces: active }
 }
 
+async function rotatedAlready(db: Kysely<Database>, expected: string): Promise<Conflict> {
+  const active = await findActiveGenerationId(db)
+  return new Conflict(`Key generation ${active} is active, not ${expected}: somebody has rotated already.`)
+}
+
 export type RotationProgress =
   | { state: 'none' }
   | { state: 'waiting'; live: number; ready: number }
   | { state: 'activated'; id: string }
 
 /** Makes a pending generation active once every live node can open with it, or has had time to. */
-export async function activateWhenReady(db: Kysely<Database>, graceSeconds: number): Promise<RotationProgress> {
+export async function activateWhenReady(
+  db: Kysely<Database>,
+  graceSeconds: number
+): Promise<RotationProgress> {
   const pending = await findPendingGeneration(db)
   if (!pending) return { state: 'none' }
   const { live, ready } = await countNodes(db, pending.id, PATIENCE_MS)
@@ -137,6 +143,18 @@ async function activate(
   if (!activated) return { state: 'none' }
   await announce(db)
   return { state: 'activated', id: pending.id }
+}
+
+/**
+ * Lets a retired generation open boxes for another time than it was retired with, counted from then.
+ */
+export async function changeGrace(db: Kysely<Database>, id: string, graceSeconds: number): Promise<void> {
+  const changed = await db.transaction().execute(async (tx) => {
+    const replaced = await replaceGrace(tx, id, graceSeconds)
+    if (replaced) await audit(tx, 'key.grace', id)
+    return replaced
+  })
+  if (changed) await announce(db)
 }
 
 /** Wraps every generation with the keyring's first master key; gives the ids that it wrapped anew. */
@@ -163,17 +181,17 @@ export async function rewrap(db: Kysely<Database>, keyring: Keyring): Promise<st
  */
 export async function destroy(db: Kysely<Database>, id: string): Promise<void> {
   const generation = (await listGenerationStatus(db)).find((status) => status.id === id)
-  if (!generation || generation.state === 'destroyed') throw new NotFound()
+  if (!generation) throw new NotFound(`There is no key generation ${id}.`)
+  if (generation.state === 'destroyed') throw new NotFound(`Key generation ${id} is destroyed already.`)
   if (generation.state !== 'retired') {
     throw new Conflict(`Key generation ${id} is ${generation.state}; only a retired one can be destroyed.`)
   }
-  if (generation.retired_at && Date.now() - generation.retired_at.getTime() < PATIENCE_MS) {
+  if ((generation.retired_for_ms ?? 0) < PATIENCE_MS) {
     throw new Conflict(`Key generation ${id} was retired just now; wait ${PATIENCE_MS / 1000} seconds.`)
   }
   try {
     await db.transaction().execute(async (tx) => {
-      await destroyGeneration(tx, id)
-      await audit(tx, 'key.destroy', id)
+      if (await destroyGeneration(tx, id)) await audit(tx, 'key.destroy', id)
     })
   } catch (error) {
     if (!isForeignKeyViolation(error)) throw error
@@ -189,23 +207,40 @@ export interface ReencryptProgress {
   total: number
 }
 
+export interface ReencryptResult {
+  done: number
+  /** values that do not open with their key, left as they are: collection and name */
+  unreadable: string[]
+}
+
 /**
  * Encrypts all stored values under the active generation. It may be interrupted and run again, beside a server
- * that writes: each value is its own compare-and-swap.
+ * that writes: each value is its own compare-and-swap. One that does not open does not stop the others.
  */
 export async function reencryptAll(
   vault: Pick<Vault, 'db' | 'keyring'>,
   onProgress: (progress: ReencryptProgress) => void
-): Promise<number> {
-  const active = await findActiveGenerationId(vault.db)
-  if (!active) throw new RefusedToStart('There is no key generation yet: start the server once.')
-  const total = await countValuesOfOtherGenerations(vault.db, active)
-  let done = 0
-  onProgress({ done, total })
-  for (;;) {
-    const values = await listValuesOfOtherGenerations(vault.db, active, REENCRYPT_BATCH)
-    if (values.length === 0) return done
-    for (const value of values) if (await reencrypt(vault, value)) done += 1
+): Promise<ReencryptResult> {
+  const { db, keyring } = vault
+  const unreadable = new Map<number, string>()
+  for (let done = 0, total: number | undefined; ; ) {
+    // In this order, for each batch: a rotation that came in between is followed, never worked against.
+    await loadGenerations(db, keyring)
+    const active = await findActiveGenerationId(db)
+    if (!active) throw new RefusedToStart('There is no key generation yet: start the server once.')
+    total ??= await countValuesOfOtherGenerations(db, active)
     onProgress({ done, total: Math.max(done, total) })
+    const values = await listValuesOfOtherGenerations(db, active, [...unreadable.keys()], REENCRYPT_BATCH)
+    if (values.length === 0) return { done, unreadable: [...unreadable.values()] }
+    for (const value of values) {
+      try {
+        if (await reencrypt(vault, value)) done += 1
+      } catch (error) {
+        if (!(error instanceof CorruptEnvelope)) throw error
+        // Of a generation that is newer than what was loaded: the next batch knows it.
+        if (!keyring.generationIds.includes(BigInt(value.generation_id))) continue
+        unreadable.set(value.secret_id, `${value.app}/${value.kind}/${value.owner_uid}/${value.name}`)
+      }
+    }
   }
 }

@@ -1,7 +1,14 @@
 import type { Kysely, Transaction } from 'kysely'
 import { hasPermission } from '../auth/access.ts'
 import { type Actor, sightOf } from '../auth/actor.ts'
-import { Conflict, Forbidden, InvalidInput, NotFound, PreconditionFailed, Unauthenticated } from '../errors.ts'
+import {
+  Conflict,
+  Forbidden,
+  InvalidInput,
+  NotFound,
+  PreconditionFailed,
+  Unauthenticated
+} from '../errors.ts'
 import { insertAuditEvents } from '../store/audit.ts'
 import { listVisibleIds } from '../store/repositories.ts'
 import {
@@ -30,7 +37,13 @@ export function parseRepositoryIds(input: readonly unknown[] | null): number[] {
     if (typeof id === 'number' && Number.isInteger(id)) return id
     throw new InvalidInput(
       `Invalid request.\n\nInvalid property /${FIELD}/${index}: it is neither an integer nor a decimal string.`,
-      [{ field: FIELD, code: 'custom', message: `${FIELD}/${index} is neither an integer nor a decimal string` }]
+      [
+        {
+          field: FIELD,
+          code: 'custom',
+          message: `${FIELD}/${index} is neither an integer nor a decimal string`
+        }
+      ]
     )
   })
   return [...new Set(ids)]

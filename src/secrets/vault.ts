@@ -1,11 +1,6 @@
 import { createHash, randomUUID } from 'node:crypto'
 import type { Kysely, Transaction } from 'kysely'
-import {
-  LimitExceeded,
-  NotFound,
-  PreconditionFailed,
-  Unauthenticated
-} from '../errors.ts'
+import { LimitExceeded, NotFound, PreconditionFailed, Unauthenticated } from '../errors.ts'
 import { decodeSealedBox, type Keyring, SEALED_BOX_OVERHEAD } from '../keyring/index.ts'
 import { lockAccount } from '../store/accounts.ts'
 import { auditRow, type Principal } from '../store/audit.ts'
@@ -70,13 +65,17 @@ export interface PutSecret {
 const OPTIMISTIC_TRIES = 2
 
 /** ETag of one secret: moves with every change to it, and with nothing else. */
-export function secretTag({ secret_uid, row_version }: Pick<SecretHead, 'secret_uid' | 'row_version'>): string {
+export function secretTag({
+  secret_uid,
+  row_version
+}: Pick<SecretHead, 'secret_uid' | 'row_version'>): string {
   return createHash('sha256').update(`${secret_uid}/${row_version}`).digest('hex')
 }
 
 function requireMatch(ifMatch: string | undefined, head: SecretHead | undefined): void {
   if (ifMatch === undefined) return
-  if (!head || (ifMatch !== '*' && !ifMatch.split(',').includes(secretTag(head)))) throw new PreconditionFailed()
+  if (!head || (ifMatch !== '*' && !ifMatch.split(',').includes(secretTag(head))))
+    throw new PreconditionFailed()
 }
 
 /**
@@ -149,8 +148,7 @@ async function writeInTurn(
 
 /** Locks the row of the owner, in a statement of its own; throws `NotFound` when the owner is gone. */
 export async function lockOwner(tx: Transaction<Database>, { kind, ownerUid }: Collection): Promise<void> {
-  const exists =
-    kind === 'repository' ? await lockRepository(tx, ownerUid) : await lockAccount(tx, ownerUid)
+  const exists = kind === 'repository' ? await lockRepository(tx, ownerUid) : await lockAccount(tx, ownerUid)
   if (!exists) throw new NotFound()
 }
 

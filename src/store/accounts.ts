@@ -38,7 +38,7 @@ export async function findAccount(db: Kysely<Database>, login: string): Promise<
     .executeTakeFirst()
 }
 
-export async function getAccountById(db: Kysely<Database>, id: number): Promise<Account> {
+async function getAccountById(db: Kysely<Database>, id: number): Promise<Account> {
   return await accounts(db).where('id', '=', id).executeTakeFirstOrThrow()
 }
 

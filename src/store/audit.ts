@@ -24,6 +24,23 @@ export interface AuditEvent {
   envelopeSha256?: Buffer
 }
 
+/** Whether something was ever recorded; found at once when it happened early. */
+export async function hasAuditEvent(
+  tx: Transaction<Database>,
+  streamUid: string,
+  action: string
+): Promise<boolean> {
+  const row = await tx
+    .selectFrom('audit_events')
+    .select('id')
+    .where('stream_uid', '=', streamUid)
+    .where('action', '=', action)
+    .orderBy('id')
+    .limit(1)
+    .executeTakeFirst()
+  return row !== undefined
+}
+
 /** A row of `audit_events`, in the order of `AUDIT_COLUMNS`. */
 export type AuditRow = ReturnType<typeof auditRow>
 

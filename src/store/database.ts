@@ -18,12 +18,14 @@ const STATEMENT_TIMEOUT_MS = 15_000
 const IDLE_IN_TRANSACTION_TIMEOUT_MS = 15_000
 
 const INT8 = 20
+const INT8_ARRAY = 1016
 const TIMESTAMP = 1114
 
 /** Types of this pool alone: a bigint is a number while it is safe as one, a timestamp without zone its text. */
-const types: pg.CustomTypesConfig = {
+export const types: pg.CustomTypesConfig = {
   getTypeParser(oid: number, format?: 'text' | 'binary') {
     if (oid === INT8) return parseInt8
+    if (oid === INT8_ARRAY) return parseInt8Array
     if (oid === TIMESTAMP) return (text: string) => text
     return pg.types.getTypeParser(oid, format as 'text')
   }
@@ -31,6 +33,11 @@ const types: pg.CustomTypesConfig = {
 
 function parseInt8(text: string): number | string {
   return text.length < 16 ? Number(text) : text
+}
+
+function parseInt8Array(text: string): (number | string)[] {
+  const parse = pg.types.getTypeParser(INT8_ARRAY as number, 'text') as (text: string) => string[]
+  return parse(text).map(parseInt8)
 }
 
 /** `pg` as Kysely calls it, with a name for each statement, so that PostgreSQL plans it once per connection. */

@@ -8,8 +8,5 @@ export async function getInstance(db: Kysely<Database>): Promise<{ uid: string; 
 
 /** Voids every token that was issued so far. */
 export async function beginEpoch(tx: Transaction<Database>): Promise<void> {
-  await tx
-    .updateTable('instance')
-    .set({ epoch: sql<number>`epoch + 1` })
-    .execute()
+  await tx.updateTable('instance').set({ epoch: sql<number>`epoch + 1` }).execute()
 }

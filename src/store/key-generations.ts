@@ -38,6 +38,8 @@ export interface GenerationStatus {
   accepts_boxes_until: Date | null
   fingerprint: string | null
   secrets: number
+  /** by the database's clock */
+  retired_for_ms: number | null
 }
 
 export async function listGenerationStatus(db: Kysely<Database>): Promise<GenerationStatus[]> {
@@ -53,7 +55,8 @@ export async function listGenerationStatus(db: Kysely<Database>): Promise<Genera
       'g.destroyed_at',
       'g.accepts_boxes_until',
       'm.fingerprint',
-      sql<number>`(select count(*) from secrets s where s.generation_id = g.id)`.as('secrets')
+      sql<number>`(select count(*) from secrets s where s.generation_id = g.id)`.as('secrets'),
+      sql<number | null>`(extract(epoch from now() - g.retired_at) * 1000)::float8`.as('retired_for_ms')
     ])
     .orderBy('g.created_at')
     .execute()
@@ -90,6 +93,18 @@ export async function findActiveGenerationId(db: Kysely<Database>): Promise<stri
     .where('state', '=', 'active')
     .executeTakeFirst()
   return row?.id
+}
+
+/** Whether it is the active one; if so, it stays that until the transaction ends. */
+export async function lockActiveGeneration(tx: Transaction<Database>, id: string): Promise<boolean> {
+  const row = await tx
+    .selectFrom('key_generations')
+    .select('id')
+    .where('id', '=', id)
+    .where('state', '=', 'active')
+    .forShare()
+    .executeTakeFirst()
+  return row !== undefined
 }
 
 export interface PendingGeneration {
@@ -139,6 +154,23 @@ export async function activateGeneration(
   return true
 }
 
+/** How long a retired generation opens boxes, from when it was retired. False when it is so already. */
+export async function replaceGrace(
+  tx: Transaction<Database>,
+  id: string,
+  graceSeconds: number
+): Promise<boolean> {
+  const until = sql<Date>`retired_at + make_interval(secs => ${graceSeconds}::double precision)`
+  const { numUpdatedRows } = await tx
+    .updateTable('key_generations')
+    .set({ accepts_boxes_until: until })
+    .where('id', '=', id)
+    .where('state', '=', 'retired')
+    .where('accepts_boxes_until', 'is distinct from', until)
+    .executeTakeFirstOrThrow()
+  return numUpdatedRows > 0n
+}
+
 export async function replaceWrapping(
   tx: Transaction<Database>,
   id: string,
@@ -186,19 +218,18 @@ export async function deleteNode(db: Kysely<Database>, uid: string): Promise<voi
   await db.deleteFrom('nodes').where('uid', '=', uid).execute()
 }
 
-/** Live nodes, and how many of them can open with the generation. Forgets those long gone. */
+/** Live nodes, and how many of them can open with the generation. Forgets those that are gone. */
 export async function countNodes(
   db: Kysely<Database>,
   generationId: string,
   liveWithinMs: number
 ): Promise<{ live: number; ready: number }> {
   const since = sql<Date>`now() - make_interval(secs => ${liveWithinMs / 1000}::double precision)`
+  await db.deleteFrom('nodes').where('reported_at', '<=', since).execute()
   return await db
     .selectFrom('nodes')
     .select((eb) => eb.fn.countAll<number>().as('live'))
-    .select(
-      sql<number>`count(*) filter (where ${generationId}::bigint = any(generation_ids))`.as('ready')
-    )
+    .select(sql<number>`count(*) filter (where ${generationId}::bigint = any(generation_ids))`.as('ready'))
     .where('reported_at', '>', since)
     .executeTakeFirstOrThrow()
 }

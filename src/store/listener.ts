@@ -1,4 +1,5 @@
 import pg from 'pg'
+import { RefusedToStart } from '../errors.ts'
 import { connectionConfig, type DatabaseOptions } from './database.ts'
 
 const RECONNECT_MS = 500
@@ -6,7 +7,7 @@ const RECONNECT_MS = 500
 export type Handlers = Readonly<Record<string, (payload: string) => void>>
 
 /** Held shared by every server of a database, exclusively by a command that wants no server beside it. */
-export const SERVING_LOCK = 7_245_001
+const SERVING_LOCK = 7_245_001
 
 /** A connection of its own that hears NOTIFY; it comes back by itself, and tells when it does. */
 export class Listener {
@@ -57,4 +58,16 @@ export class Listener {
     this.#timer = setTimeout(() => void this.start(), RECONNECT_MS)
     this.#timer.unref()
   }
+}
+
+/** Keeps servers away for as long as the connection that it gives stays open. */
+export async function excludeServers(connection: DatabaseOptions['connection']): Promise<pg.Client> {
+  const client = new pg.Client(connectionConfig(connection))
+  await client.connect()
+  const { rows } = await client.query('select pg_try_advisory_lock($1) as free', [SERVING_LOCK])
+  if (rows[0].free) return client
+  await client.end()
+  throw new RefusedToStart(
+    'A Coffer server uses this database. Stop it first, or run the command without --offline.'
+  )
 }

@@ -7,18 +7,24 @@ import type { Database } from './tables.ts'
 
 const FOLDER = fileURLToPath(new URL('../../migrations', import.meta.url))
 
+const provider = new FileMigrationProvider({ fs, path, migrationFolder: FOLDER })
+
 function migrator(db: Kysely<Database>): Migrator {
   return new Migrator({
     db,
-    provider: new FileMigrationProvider({ fs, path, migrationFolder: FOLDER }),
+    provider,
     migrationTableName: 'migrations',
     migrationLockTableName: 'migrations_lock'
   })
 }
 
-/** Brings the schema up to date, one node at a time; gives the names of what was applied. */
-export async function migrate(db: Kysely<Database>): Promise<string[]> {
-  const { error, results = [] } = await migrator(db).migrateToLatest()
+/**
+ * Brings the schema up to date, or to where `last` is the newest migration, one node at a time; gives the names
+ * of what was applied.
+ */
+export async function migrate(db: Kysely<Database>, last?: string): Promise<string[]> {
+  const all = migrator(db)
+  const { error, results = [] } = await (last === undefined ? all.migrateToLatest() : all.migrateTo(last))
   if (error) {
     const failed = results.find(({ status }) => status === 'Error')
     throw new RefusedToStart(
@@ -27,6 +33,11 @@ export async function migrate(db: Kysely<Database>): Promise<string[]> {
     )
   }
   return results.map(({ migrationName }) => migrationName)
+}
+
+/** The names of the migrations that this version of Coffer knows, in order. */
+export async function listKnownMigrations(): Promise<string[]> {
+  return Object.keys(await provider.getMigrations()).sort()
 }
 
 export async function listMigrations(

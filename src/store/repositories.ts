@@ -151,9 +151,7 @@ export async function listRepositories(
       ? query.where(roleOf(actorId), 'is not', null)
       : query.where('r.owner_id', '=', ownerId)
   if (visibility) query = query.where('r.private', '=', visibility === 'private')
-  const { total } = await query
-    .select((eb) => eb.fn.countAll<number>().as('total'))
-    .executeTakeFirstOrThrow()
+  const { total } = await query.select((eb) => eb.fn.countAll<number>().as('total')).executeTakeFirstOrThrow()
   const repositories = await query
     .select(repositoryFacts(actorId))
     .orderBy('r.id')
@@ -213,7 +211,11 @@ export async function insertRedirect(
 }
 
 /** A name that is taken again leads nowhere else. */
-export async function deleteRedirect(tx: Transaction<Database>, ownerId: number, name: string): Promise<void> {
+export async function deleteRedirect(
+  tx: Transaction<Database>,
+  ownerId: number,
+  name: string
+): Promise<void> {
   await tx
     .deleteFrom('repository_redirects')
     .where('owner_id', '=', ownerId)
@@ -261,4 +263,16 @@ export async function listVisibleIds(
     .where(isVisible(sight))
     .execute()
   return rows.map(({ id }) => id)
+}
+
+/** Every repository of every owner, by id: for the operator alone. */
+export async function listAllRepositories(
+  db: Kysely<Database>
+): Promise<{ id: number; owner: string; name: string; private: boolean }[]> {
+  return await db
+    .selectFrom('repositories as r')
+    .innerJoin('accounts as o', 'o.id', 'r.owner_id')
+    .select(['r.id', 'o.login as owner', 'r.name', 'r.private'])
+    .orderBy('r.id')
+    .execute()
 }

@@ -101,7 +101,11 @@ type RepositoryBase = ReturnType<typeof repositoriesSeenBy>
 /** The same query for both ways of naming a repository. */
 function perLocator<P, R>(
   build: (base: RepositoryBase, parameter: P & RepositoryQuery) => { compile(): { sql: string } }
-): (db: Kysely<Database>, locator: RepositoryLocator, parameters: P & RepositoryQuery) => Promise<R | undefined> {
+): (
+  db: Kysely<Database>,
+  locator: RepositoryLocator,
+  parameters: P & RepositoryQuery
+) => Promise<R | undefined> {
   // biome-ignore lint/suspicious/noExplicitAny: the selection of the built query is stated as R by the caller
   const compilable = (query: unknown) => query as any
   const byName = statement<P & RepositoryQuery & ByName, R>((db, parameter) =>
@@ -114,10 +118,7 @@ function perLocator<P, R>(
   )
   const byId = statement<P & RepositoryQuery & ById, R>((db, parameter) =>
     compilable(
-      build(
-        repositoriesSeenBy(db, parameter.actorId).where('r.id', '=', parameter.repositoryId),
-        parameter
-      )
+      build(repositoriesSeenBy(db, parameter.actorId).where('r.id', '=', parameter.repositoryId), parameter)
     )
   )
   return async (db, locator, parameters) => {
@@ -189,8 +190,9 @@ export async function findSecret(
   return row
 }
 
-const secretPages = statement<CollectionColumns & Page, SecretPage>((db, { app, kind, ownerUid, limit, offset }) =>
-  db.selectNoFrom(pageColumns(app, kind, ownerUid, { limit, offset }))
+const secretPages = statement<CollectionColumns & Page, SecretPage>(
+  (db, { app, kind, ownerUid, limit, offset }) =>
+    db.selectNoFrom(pageColumns(app, kind, ownerUid, { limit, offset }))
 )
 
 export async function listSecrets(
@@ -438,16 +440,18 @@ export async function listSelection(
 
 // ---- re-encryption ----
 
-/** The next values, by id, that are encrypted under a generation other than the given one. */
+/** The next values, by id, that are encrypted under a generation other than the given one; some are left out. */
 export async function listValuesOfOtherGenerations(
   db: Kysely<Database>,
   generationId: string,
+  exceptIds: readonly number[],
   limit: number
 ): Promise<(StoredValue & { generation_id: string })[]> {
   return await db
     .selectFrom('secrets')
     .select([...STORED_VALUE, 'generation_id'])
     .where('generation_id', '!=', generationId)
+    .where('id', '!=', sql<number>`all(${exceptIds}::bigint[])`)
     .orderBy('generation_id')
     .orderBy('id')
     .limit(limit)

@@ -71,11 +71,7 @@ export async function holdToken(tx: Transaction<Database>, tokenId: number): Pro
 }
 
 export async function touchToken(db: Kysely<Database>, tokenId: number): Promise<void> {
-  await db
-    .updateTable('tokens')
-    .set({ last_used_at: sql<Date>`now()` })
-    .where('id', '=', tokenId)
-    .execute()
+  await db.updateTable('tokens').set({ last_used_at: sql<Date>`now()` }).where('id', '=', tokenId).execute()
 }
 
 export interface NewToken {
@@ -126,26 +122,12 @@ export async function insertToken(
   return row
 }
 
-export async function accountHasTokens(tx: Transaction<Database>, accountId: number): Promise<boolean> {
-  const row = await tx
-    .selectFrom('tokens')
-    .select('id')
-    .where('account_id', '=', accountId)
-    .limit(1)
-    .executeTakeFirst()
-  return row !== undefined
-}
-
 /** Gives the hashes of what it deleted, for the caches. */
 export async function deleteTokensOfAccount(
   tx: Transaction<Database>,
   accountId: number
 ): Promise<{ id: number; hash: Buffer }[]> {
-  return await tx
-    .deleteFrom('tokens')
-    .where('account_id', '=', accountId)
-    .returning(['id', 'hash'])
-    .execute()
+  return await tx.deleteFrom('tokens').where('account_id', '=', accountId).returning(['id', 'hash']).execute()
 }
 
 export async function deleteToken(tx: Transaction<Database>, tokenId: number): Promise<Buffer | undefined> {

@@ -1,7 +1,7 @@
 import { type Static, Type } from '@sinclair/typebox'
 import type { Account } from '../../store/accounts.ts'
-import { toSecond } from './secret-presenter.ts'
 import { DateTime, Nullable, Uri } from './schemas.ts'
+import { toSecond } from './secret-presenter.ts'
 
 /** GitHub's node ids: opaque to clients, made as GitHub first made them. */
 export function nodeId(type: string, id: number): string {

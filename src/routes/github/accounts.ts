@@ -1,7 +1,12 @@
 import { type Static, Type } from '@sinclair/typebox'
-import { NotFound } from '../../errors.ts'
-import { findAccount, getAccountById } from '../../store/accounts.ts'
-import { OrganizationSimple, PublicUser, presentOrganization, presentPublicUser } from './account-presenter.ts'
+import { NotFound, Unauthenticated } from '../../errors.ts'
+import { findAccount } from '../../store/accounts.ts'
+import {
+  OrganizationSimple,
+  PublicUser,
+  presentOrganization,
+  presentPublicUser
+} from './account-presenter.ts'
 import { apiPrefix } from './context.ts'
 import type { GitHubRoutes } from './github.ts'
 import { readLogin } from './guard.ts'
@@ -29,7 +34,10 @@ export const accountRoutes: GitHubRoutes = (app, { db }) => {
       }
     },
     async (request) => {
-      const account = await getAccountById(db, request.actor.accountId)
+      const { accountId, login } = request.actor
+      const account = await findAccount(db, login)
+      // deleted while the token was still taken for valid
+      if (account?.id !== accountId) throw new Unauthenticated(true)
       return presentPublicUser(app.baseUrl() + apiPrefix(request), account)
     }
   )
@@ -67,7 +75,7 @@ export const accountRoutes: GitHubRoutes = (app, { db }) => {
     },
     async (request) => {
       const account = await findAccount(db, readLogin(request.params.org))
-      if (!account || account.kind !== 'organization') throw new NotFound()
+      if (account?.kind !== 'organization') throw new NotFound()
       return {
         ...presentOrganization(app.baseUrl() + apiPrefix(request), account),
         type: 'Organization'

@@ -5,7 +5,12 @@ import { type IssuedToken, issueToken, revokeAll } from '../../directory/tokens.
 import { InvalidInput, NotFound } from '../../errors.ts'
 import { type Account, findAccount } from '../../store/accounts.ts'
 import { findRepository } from '../../store/repositories.ts'
-import { OrganizationSimple, presentOrganization, presentSimpleUser, SimpleUser } from './account-presenter.ts'
+import {
+  OrganizationSimple,
+  presentOrganization,
+  presentSimpleUser,
+  SimpleUser
+} from './account-presenter.ts'
 import { apiPrefix, principal } from './context.ts'
 import type { GitHubRoutes } from './github.ts'
 import { readLogin } from './guard.ts'
@@ -89,10 +94,10 @@ function presentAuthorization(base: string, issued: IssuedToken): Static<typeof 
   }
 }
 
-export const adminRoutes: GitHubRoutes = (app, { db, tokenLifetimes }) => {
+export const adminRoutes: GitHubRoutes = (app, { db, authenticator, tokenLifetimes }) => {
   const requireUser = async (login: string): Promise<Account> => {
     const account = await findAccount(db, readLogin(login))
-    if (!account || account.kind !== 'user') throw new NotFound()
+    if (account?.kind !== 'user') throw new NotFound()
     return account
   }
 
@@ -108,7 +113,8 @@ export const adminRoutes: GitHubRoutes = (app, { db, tokenLifetimes }) => {
           {
             field: 'repositories',
             code: 'custom',
-            message: 'repositories names one, as owner/name, that does not exist or that the account cannot see'
+            message:
+              'repositories names one, as owner/name, that does not exist or that the account cannot see'
           }
         ])
       }
@@ -158,7 +164,7 @@ export const adminRoutes: GitHubRoutes = (app, { db, tokenLifetimes }) => {
       if (login.toLowerCase() === request.actor.login.toLowerCase()) {
         throw new InvalidInput('You cannot delete the account that you are using.')
       }
-      await removeUser(db, principal(request), login)
+      authenticator.forget(await removeUser(db, principal(request), login))
       return reply.code(204).send()
     }
   )
@@ -235,7 +241,7 @@ export const adminRoutes: GitHubRoutes = (app, { db, tokenLifetimes }) => {
     async (request, reply) => {
       const account = await requireUser(request.params.username)
       const who = principal(request)
-      await inTheNameOf(db, who, (tx) => revokeAll(tx, who, account))
+      authenticator.forget(await inTheNameOf(db, who, (tx) => revokeAll(tx, who, account)))
       return reply.code(204).send()
     }
   )

@@ -1,6 +1,6 @@
-import type { FastifyInstance, FastifyRequest, FastifySchemaCompiler } from 'fastify'
-import { type TSchema } from '@sinclair/typebox'
+import type { TSchema } from '@sinclair/typebox'
 import { Ajv, type ErrorObject } from 'ajv'
+import type { FastifyInstance, FastifyRequest, FastifySchemaCompiler } from 'fastify'
 import { ImproperlyEncrypted, InvalidInput, UnreadableBody, type Violation } from '../../errors.ts'
 
 /**
@@ -29,7 +29,8 @@ export function ignoreContentType(request: FastifyRequest): void {
 function parseJson(bytes: Buffer): unknown {
   if (bytes.length === 0) return undefined
   try {
-    return JSON.parse(bytes.toString('utf8'))
+    // Fastify hands null to a validator for no body at all; a null that was sent is no object, as a list is none
+    return JSON.parse(bytes.toString('utf8')) ?? []
   } catch {
     throw new UnreadableBody('Problems parsing JSON')
   }
@@ -43,8 +44,8 @@ const compileBody: FastifySchemaCompiler<TSchema> = ({ schema, httpPart }) => {
   if (httpPart !== 'body') return () => true
   const validate = ajv.compile(schema)
   return (body: unknown) => {
-    const object = body === undefined ? {} : body
-    if (typeof object !== 'object' || object === null || Array.isArray(object)) {
+    const object = body ?? {}
+    if (typeof object !== 'object' || Array.isArray(object)) {
       return { error: new UnreadableBody('Body should be a JSON object') }
     }
     if (validate(object)) return { value: object }

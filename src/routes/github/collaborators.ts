@@ -40,7 +40,7 @@ const Collaborator = Type.Object({ ...SimpleUser.properties, role_name: Type.Str
 const CollaboratorPermission = Type.Object({
   permission: Type.String(),
   role_name: Type.String(),
-  user: SimpleUser
+  user: Collaborator
 })
 
 export const collaboratorRoutes: GitHubRoutes = (app, { db }) => {
@@ -53,7 +53,7 @@ export const collaboratorRoutes: GitHubRoutes = (app, { db }) => {
   const roleOfUser = async (request: FastifyRequest) => {
     const { username } = request.params as Static<typeof CollaboratorParams>
     const account = await findAccount(db, readLogin(username))
-    if (!account || account.kind !== 'user') throw new NotFound()
+    if (account?.kind !== 'user') throw new NotFound()
     const { repository_id } = foundRepository(request)
     const facts = await findRepository(db, account.id, { repositoryId: repository_id })
     return { account, facts }
@@ -130,10 +130,11 @@ export const collaboratorRoutes: GitHubRoutes = (app, { db }) => {
       const { account, facts } = await roleOfUser(request)
       const role = facts?.role ?? (facts && hasRole(facts, 'read') ? 'read' : undefined)
       const legacy = { read: 'read', triage: 'read', write: 'write', maintain: 'write', admin: 'admin' }
+      const role_name = role ?? 'none'
       return {
         permission: role ? legacy[role] : 'none',
-        role_name: role ?? 'none',
-        user: presentSimpleUser(app.baseUrl() + apiPrefix(request), account)
+        role_name,
+        user: { ...presentSimpleUser(app.baseUrl() + apiPrefix(request), account), role_name }
       }
     }
   )

@@ -1,9 +1,9 @@
 import type { FastifyRequest } from 'fastify'
 import type { AccessName } from '../../auth/access.ts'
 import { type Actor, principalOf } from '../../auth/actor.ts'
+import type { TokenPrincipal } from '../../secrets/vault.ts'
 import type { RepositoryFacts } from '../../store/repositories.ts'
 import type { SecretHead, SecretPage } from '../../store/secrets.ts'
-import type { TokenPrincipal } from '../../secrets/vault.ts'
 
 /** What the guard finds for a request, in one query, before access is decided. */
 export interface Found {

@@ -55,7 +55,8 @@ function violationsOf(error: CofferError): readonly Violation[] {
       {
         field: 'key_id',
         code: 'custom',
-        message: 'key_id names no key that is accepted now; fetch the public key again and seal the value for it'
+        message:
+          'key_id names no key that is accepted now; fetch the public key again and seal the value for it'
       }
     ]
   }
@@ -80,8 +81,11 @@ function answer(request: FastifyRequest, reply: FastifyReply, error: CofferError
       reply.header('x-accepted-oauth-scopes', rule.scopes.join(', '))
     }
   }
+  // The compiled serializer puts what is optional last; GitHub's order has `errors` second.
   reply
     .code(error.status)
+    .type('application/json; charset=utf-8')
+    .serializer(JSON.stringify)
     .send(errorBody(error.status, error.message, docsOf(error, request), violationsOf(error)))
 }
 
@@ -108,24 +112,23 @@ function redirect(request: FastifyRequest, reply: FastifyReply, { repositoryId, 
  * without its message, answered with a fixed sentence.
  */
 export function handleError(error: FastifyError | Error, request: FastifyRequest, reply: FastifyReply): void {
-  if (error instanceof Renamed) return redirect(request, reply, error)
-  if (error instanceof CofferError) {
+  const { statusCode } = error as FastifyError
+  if (error instanceof Renamed) {
+    redirect(request, reply, error)
+  } else if (error instanceof CofferError) {
     if (error.status >= 500) request.log.error({ err: describeError(error) }, 'request failed')
-    return answer(request, reply, error)
-  }
-  if (isTemporaryDatabaseError(error)) {
+    answer(request, reply, error)
+  } else if (isTemporaryDatabaseError(error)) {
     request.server.metrics.databaseUnavailable()
     request.log.warn({ err: { ...describeError(error), stack: undefined } }, 'database unavailable')
-    return answer(request, reply, new Unavailable())
-  }
-  const { statusCode } = error as FastifyError
-  if (statusCode !== undefined && statusCode >= 400 && statusCode < 500) {
+    answer(request, reply, new Unavailable())
+  } else if (statusCode !== undefined && statusCode >= 400 && statusCode < 500) {
     const message = CLIENT_ERRORS[statusCode] ?? 'Bad Request'
     reply.code(statusCode).send(errorBody(statusCode, message, request.routeOptions.config.docs))
-    return
+  } else {
+    request.log.error({ err: describeError(error) }, 'request failed')
+    reply.code(500).send(errorBody(500, 'Server Error', request.routeOptions.config.docs))
   }
-  request.log.error({ err: describeError(error) }, 'request failed')
-  reply.code(500).send(errorBody(500, 'Server Error', request.routeOptions.config.docs))
 }
 
 /** Errors of the framework itself, in words that do not quote the request. */
@@ -142,4 +145,3 @@ export function handleRouterError(_error: FastifyError, request: FastifyRequest,
   setCommonHeaders(request, reply)
   reply.code(404).send(errorBody(404, 'Not Found', undefined))
 }
-

@@ -1,12 +1,12 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
+import type { Kysely } from 'kysely'
 import { ACCESS, type AccessRule, canSee, requireAccess, requireRepositoryAccess } from '../../auth/access.ts'
 import type { Authenticator } from '../../auth/authenticate.ts'
 import { NotFound, Renamed } from '../../errors.ts'
 import { findRenamedRepository, type RepositoryLocator } from '../../store/repositories.ts'
-import type { Kysely } from 'kysely'
 import type { Database } from '../../store/tables.ts'
-import { setTokenHeaders } from './headers.ts'
 import type { Found } from './context.ts'
+import { setTokenHeaders } from './headers.ts'
 
 /**
  * Who asks, what it is about, and whether that is allowed: settled before a body is read. A route that does not
@@ -18,9 +18,8 @@ export function guard(app: FastifyInstance, db: Kysely<Database>, authenticator:
 
   app.addHook('onRoute', ({ url, method, config }) => {
     if (!config?.access) throw new Error(`${method} ${url} declares no access`)
-    const onRepository = ACCESS[config.access].on === 'repository'
-    if (onRepository !== (config.find !== undefined && onRepository)) {
-      throw new Error(`${method} ${url} needs to find the repository that it is about`)
+    if (ACCESS[config.access].on === 'repository' && !config.find) {
+      throw new Error(`${method} ${url} does not find the repository that it is about`)
     }
   })
 

@@ -88,7 +88,13 @@ export const repoSecretRoutes: GitHubRoutes = (app, { db, keyring, vault, metric
       async (request, reply) => {
         const { total, secrets } = request.found.page!
         const { repository_id } = foundRepository(request)
-        setLinks(request, reply, readPage(request), total, `/repositories/${repository_id}/codespaces/secrets`)
+        setLinks(
+          request,
+          reply,
+          readPage(request),
+          total,
+          `/repositories/${repository_id}/codespaces/secrets`
+        )
         return { total_count: total, secrets: secrets.map(presentSecret) }
       }
     )

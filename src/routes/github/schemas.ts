@@ -6,7 +6,7 @@ import { BASE64_PATTERN } from '../../keyring/index.ts'
 export const Nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()])
 
 export const EmptyObject = Type.Object({}, { additionalProperties: false })
-export const NoContent = Type.Null({ description: 'No content' })
+export const NoContent = Type.Null()
 
 export const BasicError = Type.Object({
   message: Type.String(),
@@ -30,23 +30,29 @@ export const ValidationError = Type.Object({
   status: Type.String()
 })
 
-const ERRORS = {
-  400: BasicError,
-  401: BasicError,
-  403: BasicError,
-  404: BasicError,
-  409: BasicError,
-  412: BasicError,
-  413: BasicError,
-  415: BasicError,
-  422: ValidationError,
-  500: BasicError,
-  503: BasicError
-} as const
+const SUCCESS: Record<number, string> = { 200: 'OK', 201: 'Created', 204: 'Done' }
 
-/** The answers of an operation: those that it lists, and these errors. */
-export function responses<T extends Record<number, TSchema>>(success: T): T & typeof ERRORS {
-  return { ...success, ...ERRORS }
+const ERRORS: Record<number, TSchema> = {
+  400: { ...BasicError, description: 'The body is not JSON, or the API version is unknown' },
+  401: { ...BasicError, description: 'No token, or none that is valid' },
+  403: { ...BasicError, description: 'The token or the role does not allow this' },
+  404: { ...BasicError, description: 'It does not exist, or this token may not know of it' },
+  409: { ...BasicError, description: 'Its present state does not allow this' },
+  412: { ...BasicError, description: 'It was changed since the ETag in If-Match' },
+  413: { ...BasicError, description: 'The body is too large' },
+  415: { ...BasicError, description: 'Accept rules out JSON' },
+  422: { ...ValidationError, description: 'Something in the input breaks a rule' },
+  500: { ...BasicError, description: 'A defect of the server' },
+  503: { ...BasicError, description: 'The database is away; try again after `retry-after`' }
+}
+
+/** The answers of an operation: those that it lists, and the errors that every one can give. */
+export function responses(success: Record<number, TSchema>): Record<number, TSchema> {
+  const described = Object.entries(success).map(([status, schema]) => [
+    status,
+    { description: SUCCESS[Number(status)], ...schema }
+  ])
+  return { ...Object.fromEntries(described), ...ERRORS }
 }
 
 export const PageQuery = Type.Object({
@@ -78,6 +84,9 @@ export const EncryptedValue = Type.String({
 })
 export const KeyId = Type.String({ description: 'The key_id that came with the public key' })
 
-export const RepositoryIds = Type.Union([Type.Array(Type.Union([Type.Integer(), Type.String()])), Type.Null()], {
-  description: 'Repository ids as integers or decimal strings; null clears the selection'
-})
+export const RepositoryIds = Type.Union(
+  [Type.Array(Type.Union([Type.Integer(), Type.String()])), Type.Null()],
+  {
+    description: 'Repository ids as integers or decimal strings; null clears the selection'
+  }
+)

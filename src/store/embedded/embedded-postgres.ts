@@ -132,7 +132,7 @@ async function acquire(
   let launches = 0
   let deadline = Date.now() + startPatience
   let lockDeadline: number | undefined
-  for (; ; await sleep(lockDeadline || launched?.failure ? 100 : 10)) {
+  for (let pause = 10; ; await sleep(lockDeadline || launched?.failure ? 100 : pause)) {
     // What we have just started is not left behind: it is waited for, so that who ends us can stop it.
     const starting = launched !== undefined && launched.failure === undefined
     if (!starting) signal?.throwIfAborted()
@@ -150,6 +150,8 @@ async function acquire(
     lockDeadline = undefined
     if (client === 'changing') {
       deadline = Date.now() + startPatience
+      // A recovery can take minutes, and PostgreSQL writes a line about each refusal.
+      pause = Math.min(pause * 1.3, 250)
       if (signal?.aborted) await stopPostmaster(cluster, log)
     }
     if (client === 'absent' && !starting && !(await findPostmaster(cluster))) {

@@ -52,9 +52,14 @@ const settings = {
   log_checkpoints: 'off'
 }
 
-export async function readPostmasterFile(pgdata: string): Promise<PostmasterFile | undefined> {
+export function readPostmasterFile(pgdata: string): Promise<PostmasterFile | undefined> {
+  return readLockFile(join(pgdata, 'postmaster.pid'))
+}
+
+/** The lock file of a data folder and the one of a socket have the same form. */
+async function readLockFile(path: string): Promise<PostmasterFile | undefined> {
   try {
-    const text = await readFile(join(pgdata, 'postmaster.pid'), 'utf8')
+    const text = await readFile(path, 'utf8')
     const lines = text.split('\n')
     const pid = Number(lines[0])
     if (!Number.isSafeInteger(pid) || pid <= 1) return undefined
@@ -81,10 +86,12 @@ async function inspect(pid: number, pgdata: string, uid: number): Promise<'postm
     // Field 3, after the command, which is in brackets and may hold anything: Z and X have ended.
     const state = (await readFile(`/proc/${pid}/stat`, 'utf8')).replace(/^.*\) /s, '')[0]
     if (state === 'Z' || state === 'X') return 'other'
-    return (await readlink(`/proc/${pid}/cwd`)) === (await realpath(pgdata)) ? 'postmaster' : 'other'
-  } catch (error) {
-    // Not being allowed to look is no proof that it is somebody else.
-    return hasCode(error, 'EACCES', 'EPERM') ? 'postmaster' : 'gone'
+    // A process that is about to end has no folder any more, and one of another security domain shows none:
+    // neither proves that it is somebody else.
+    const cwd = await readlink(`/proc/${pid}/cwd`).catch(() => undefined)
+    return cwd === undefined || cwd === (await realpath(pgdata)) ? 'postmaster' : 'other'
+  } catch {
+    return 'gone'
   }
 }
 
@@ -103,10 +110,12 @@ async function inspectWithPs(pid: number, uid: number): Promise<'postmaster' | '
 export async function launchPostmaster(cluster: Cluster): Promise<Launched> {
   const { account, binaries, dataDir, pgdata, socketFolder } = cluster
   await makePrivateFolder(socketFolder, account)
-  await removeForeignPidFile(cluster)
+  await removeStaleLockFile(join(pgdata, 'postmaster.pid'), cluster)
+  await removeStaleLockFile(join(socketFolder, `.s.PGSQL.${port}.lock`), cluster)
   const startLog = join(dataDir, 'postgres-start.log')
   await rm(startLog, { force: true })
-  const output = await open(startLog, constants.O_CREAT | constants.O_RDWR | constants.O_APPEND, 0o600)
+  const { O_APPEND, O_CREAT, O_NOFOLLOW, O_RDWR } = constants
+  const output = await open(startLog, O_CREAT | O_RDWR | O_APPEND | O_NOFOLLOW, 0o600)
   const since = Date.now()
   // A list of folders, so quoted; in quotes, quotes are doubled.
   const folders = `"${socketFolder.replaceAll('"', '""')}"`
@@ -122,9 +131,11 @@ export async function launchPostmaster(cluster: Cluster): Promise<Launched> {
     launched.failure ??= error.message
     void output.close()
   })
-  child.on('exit', async () => {
-    const said = (await readTail(output)) + (await readServerLog(pgdata, since))
-    launched.failure ??= lastLines(said) || 'no message'
+  child.on('exit', async (code) => {
+    // Its log writer ends, and writes, a moment after it.
+    if (code !== 0) await sleep(50)
+    const early = await readTail(output).catch(() => '')
+    launched.failure ??= findCause(early + (await readServerLog(pgdata, since)))
     void output.close()
   })
   return launched
@@ -158,13 +169,12 @@ function signalProcess(pid: number, signal: NodeJS.Signals): void {
 }
 
 /**
- * PostgreSQL refuses to start when the pid in a stale file now belongs to another process of its user, as it
- * does after a container's restart. Whether old children still run it finds out without the file.
+ * PostgreSQL refuses to start when the pid in a stale lock file now belongs to another process of its user, as
+ * it does after a container's restart. Whether old children still run it finds out without these files.
  */
-async function removeForeignPidFile({ pgdata, account }: Cluster): Promise<void> {
-  const judged = await readPostmasterFile(pgdata)
+async function removeStaleLockFile(path: string, { pgdata, account }: Cluster): Promise<void> {
+  const judged = await readLockFile(path)
   if (!judged || (await inspect(judged.pid, pgdata, account.uid)) !== 'other') return
-  const path = join(pgdata, 'postmaster.pid')
   const aside = `${path}.stale-${process.pid}`
   await rename(path, aside).catch((error) => {
     if (!hasCode(error, 'ENOENT')) throw error
@@ -173,6 +183,13 @@ async function removeForeignPidFile({ pgdata, account }: Cluster): Promise<void>
   const taken = await readFile(aside, 'utf8').catch(() => undefined)
   if (taken !== undefined && taken !== judged.text) await link(aside, path).catch(() => {})
   await rm(aside, { force: true })
+}
+
+/** What PostgreSQL said about its end: the last grave line and those before it, without times and pids. */
+function findCause(said: string): string {
+  const lines = said.split('\n').map((line) => line.replace(/^.* \[\d+\] /, ''))
+  const grave = lines.findLastIndex((line) => /(FATAL|PANIC|ERROR|error): /.test(line))
+  return lastLines(lines.slice(0, grave + 1 || undefined).join('\n')) || 'it ended without a message'
 }
 
 async function readTail(file: Awaited<ReturnType<typeof open>>): Promise<string> {

@@ -1,4 +1,4 @@
-import { readdir, readFile, stat } from 'node:fs/promises'
+import { chmod, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import t from 'tap'
 import { RefusedToStart } from '../../../src/errors.ts'
@@ -26,7 +26,7 @@ t.test('a database is made, keeps its rows, and is stopped', async (t) => {
   await second.close()
 })
 
-t.test('settings, roles, modes and owners', async (t) => {
+t.test('settings, roles, log, modes and owners', async (t) => {
   const options = await makeOptions(t)
   const database = await serveEmbedded(options)
   t.teardown(() => database.close())
@@ -61,6 +61,16 @@ t.test('settings, roles, modes and owners', async (t) => {
     code: '28P01'
   })
 
+  // Nothing of a statement reaches its log.
+  await t.rejects(query(database, 'SELECT $1::uuid', ['a-secret-value']))
+  await t.rejects(query(database, "SELECT 'a-secret-value'::int"))
+  await t.rejects(query(database, 'a-secret-value'))
+  const log = join(database.folder, 'log')
+  const [file] = await readdir(log)
+  const text = await readFile(join(log, file!), 'utf8')
+  t.match(text, 'ready to accept connections')
+  t.notMatch(text, 'a-secret-value')
+
   const ours = process.geteuid!()
   const mode = async (...path: string[]) => {
     const found = await stat(join(options.dataDir, ...path))
@@ -76,19 +86,6 @@ t.test('settings, roles, modes and owners', async (t) => {
   t.notOk((await readdir(options.dataDir)).some((name) => name.startsWith('pg.new')))
 })
 
-t.test('nothing of a statement reaches its log', async (t) => {
-  const database = await serveEmbedded(await makeOptions(t))
-  t.teardown(() => database.close())
-  await t.rejects(query(database, 'SELECT $1::uuid', ['a-secret-value']))
-  await t.rejects(query(database, "SELECT 'a-secret-value'::int"))
-  await t.rejects(query(database, 'a-secret-value'))
-  const log = join(database.folder, 'log')
-  const [file] = await readdir(log)
-  const text = await readFile(join(log, file!), 'utf8')
-  t.match(text, 'ready to accept connections')
-  t.notMatch(text, 'a-secret-value')
-})
-
 t.test('a path that is too long for a socket', async (t) => {
   const options = await makeOptions(t, `${'long folder '.repeat(9)}end`)
   const database = await serveEmbedded(options)
@@ -99,6 +96,7 @@ t.test('a path that is too long for a socket', async (t) => {
   const again = await serveEmbedded(options)
   t.equal(again.connection.host, database.connection.host, 'the same place at every start')
   await again.close()
+  await rm(again.connection.host, { recursive: true })
 })
 
 t.test('an environment without a locale, and with PG variables', async (t) => {
@@ -111,7 +109,6 @@ t.test('an environment without a locale, and with PG variables', async (t) => {
 
 t.test('a folder that everybody can change, or a file in the way, is refused', async (t) => {
   const options = await makeOptions(t)
-  const { chmod, mkdir, writeFile } = await import('node:fs/promises')
   await mkdir(join(options.dataDir, 'pg'), { recursive: true })
   await writeFile(join(options.dataDir, 'pg', 'thesis.txt'), 'mine')
   await chmod(options.dataDir, 0o777)

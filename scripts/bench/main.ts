@@ -1,0 +1,253 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import os from 'node:os'
+import path from 'node:path'
+import { parseArgs } from 'node:util'
+import { benchBoxes } from './boxes.ts'
+import { addCollections, MANY_COLLECTIONS } from './collections.ts'
+import { drive, type Measured, median, type Request } from './load.ts'
+import { readMemory, type Subject, startCoffer, startFloor } from './server.ts'
+import {
+  EMPTY_REPOSITORIES,
+  emptyRepository,
+  furnish,
+  newSecret,
+  OWNER,
+  REPOSITORIES,
+  repository,
+  SECRETS,
+  secret
+} from './world.ts'
+
+// npm run bench: throughput and latency of the real server beside a floor of bare statements, in one run.
+
+const HELP = `npm run bench -- [--seconds N] [--rounds N] [--connections 1,10,50] [--only NAME] [--json FILE]
+
+  --seconds N       how long each measurement lasts (default 2)
+  --rounds N        how often server and floor are measured in turn; medians count (default 3)
+  --connections L   how many connections, separated by commas (default 1,10,50)
+  --only NAME       operations whose name contains this
+  --json FILE       where the figures go, too
+`
+
+/** The least ratio to the floor that each operation is to reach. */
+const BARS: Readonly<Record<string, number>> = {
+  'public key': 0.7,
+  'get one': 0.7,
+  'list 100': 0.7,
+  'put, update': 0.6,
+  'put, create': 0.6
+}
+const BOXES_BAR = 0.8
+const COLLECTIONS_BAR = 1.2
+const RSS_BAR_MIB = 200
+
+interface Row {
+  operation: string
+  connections: number
+  server: Measured
+  floor: Measured
+  ratio: number
+}
+
+const { values: options } = parseArgs({
+  options: {
+    seconds: { type: 'string', default: '2' },
+    rounds: { type: 'string', default: '3' },
+    connections: { type: 'string', default: '1,10,50' },
+    only: { type: 'string', default: '' },
+    json: { type: 'string' },
+    help: { type: 'boolean', default: false }
+  }
+})
+
+function requests(bodies: ReadonlyMap<string, string>): Record<string, () => Request> {
+  const path = (repo: string) => `/repos/${OWNER}/${repo}/codespaces/secrets`
+  let counter = 0
+  const get = (target: string) => (): Request => ({ method: 'GET', path: target })
+  return {
+    'public key': get(`${path(repository(0))}/public-key`),
+    'get one': get(`${path(repository(0))}/${secret(0)}`),
+    'list 100': get(`${path(repository(0))}?per_page=100`),
+    'put, update': () => {
+      counter += 1
+      const repo = repository(counter)
+      const name = secret(Math.floor(counter / REPOSITORIES))
+      return { method: 'PUT', path: `${path(repo)}/${name}`, body: bodies.get(repo)! }
+    },
+    'put, create': () => {
+      counter += 1
+      const repo = emptyRepository(counter)
+      return { method: 'PUT', path: `${path(repo)}/${newSecret(counter)}`, body: bodies.get(repo)! }
+    }
+  }
+}
+
+function middle(runs: readonly Measured[]): Measured {
+  return {
+    throughput: median(runs.map(({ throughput }) => throughput)),
+    p50: median(runs.map(({ p50 }) => p50)),
+    p99: median(runs.map(({ p99 }) => p99))
+  }
+}
+
+/** Measures two subjects in turn, so that a machine whose speed drifts does not decide. */
+async function compare(
+  a: Subject,
+  b: Subject,
+  connections: number,
+  next: () => Request
+): Promise<{ a: Measured; b: Measured; ratio: number }> {
+  const runs: { a: Measured; b: Measured }[] = []
+  const seconds = Number(options.seconds)
+  await drive(a.url, connections, 1, next)
+  await drive(b.url, connections, 1, next)
+  for (let round = 0; round < Number(options.rounds); round++) {
+    runs.push({
+      a: await drive(a.url, connections, seconds, next),
+      b: await drive(b.url, connections, seconds, next)
+    })
+  }
+  return {
+    a: middle(runs.map((run) => run.a)),
+    b: middle(runs.map((run) => run.b)),
+    ratio: median(runs.map((run) => run.a.throughput / run.b.throughput))
+  }
+}
+
+function cell(text: string | number, width: number): string {
+  return String(text).padStart(width)
+}
+
+function verdict(met: boolean): string {
+  return met ? 'met' : 'MISSED'
+}
+
+function printRow({ operation, connections, server, floor, ratio }: Row): void {
+  const bar = BARS[operation]!
+  console.log(
+    [
+      operation.padEnd(12),
+      cell(connections, 5),
+      cell(server.throughput.toFixed(0), 9),
+      cell(server.p50, 6),
+      cell(server.p99, 6),
+      cell(floor.throughput.toFixed(0), 9),
+      cell(floor.p50, 6),
+      cell(floor.p99, 6),
+      cell(ratio.toFixed(2), 6),
+      ` ≥ ${bar} ${verdict(ratio >= bar)}`
+    ].join(' ')
+  )
+}
+
+async function benchOperations(
+  coffer: Subject,
+  floor: Subject,
+  bodies: ReadonlyMap<string, string>
+): Promise<Row[]> {
+  console.log('')
+  console.log('                      Coffer                   floor')
+  console.log('operation    conns     req/s p50 ms p99 ms     req/s p50 ms p99 ms  ratio')
+  const rows: Row[] = []
+  for (const [operation, next] of Object.entries(requests(bodies))) {
+    if (!operation.includes(options.only)) continue
+    for (const connections of options.connections.split(',').map(Number)) {
+      const { a, b, ratio } = await compare(coffer, floor, connections, next)
+      const row = { operation, connections, server: a, floor: b, ratio }
+      rows.push(row)
+      printRow(row)
+    }
+  }
+  return rows
+}
+
+/** The same list out of few and out of many collections: two servers, two databases, measured in turn. */
+async function benchCollections(home: string): Promise<{ few: Measured; many: Measured; cost: number }> {
+  const folders = { few: path.join(home, 'few'), many: path.join(home, 'many') }
+  const few = await startCoffer(folders.few)
+  const many = await startCoffer(folders.many)
+  try {
+    const sizes = { repositories: 10, secrets: SECRETS, emptyRepositories: 0 }
+    await furnish(few.url, sizes)
+    await furnish(many.url, sizes)
+    await addCollections(folders.few, 0)
+    await addCollections(folders.many, MANY_COLLECTIONS)
+    const next = requests(new Map())['list 100']!
+    const { a, b, ratio } = await compare(few, many, 10, next)
+    return { few: a, many: b, cost: ratio }
+  } finally {
+    await few.stop()
+    await many.stop()
+  }
+}
+
+interface Operations {
+  rows: Row[]
+  memory: Awaited<ReturnType<typeof readMemory>>
+}
+
+async function benchServer(dataDir: string): Promise<Operations> {
+  const coffer = await startCoffer(dataDir)
+  try {
+    console.log(`furnishing ${REPOSITORIES * SECRETS} secrets in ${REPOSITORIES} repositories …`)
+    const sizes = { repositories: REPOSITORIES, secrets: SECRETS, emptyRepositories: EMPTY_REPOSITORIES }
+    const bodies = await furnish(coffer.url, sizes)
+    await addCollections(dataDir, 0)
+    const floor = await startFloor(dataDir)
+    try {
+      const rows = await benchOperations(coffer, floor, bodies)
+      return { rows, memory: await readMemory(coffer.pid) }
+    } finally {
+      await floor.stop()
+    }
+  } finally {
+    await coffer.stop()
+  }
+}
+
+function printRatios(
+  { memory }: Operations,
+  boxes: Awaited<ReturnType<typeof benchBoxes>>,
+  collections: Awaited<ReturnType<typeof benchCollections>> | undefined
+): void {
+  console.log('')
+  console.log(
+    `opening boxes of 1 KB: keyring ${boxes.keyring.toFixed(0)}/s, bare sodium-native ${boxes.sodium.toFixed(0)}/s, ` +
+      `ratio ${boxes.ratio.toFixed(2)} ≥ ${BOXES_BAR} ${verdict(boxes.ratio >= BOXES_BAR)}`
+  )
+  if (collections) {
+    const { cost } = collections
+    console.log(
+      `list 100 among ${MANY_COLLECTIONS} collections: ${collections.many.throughput.toFixed(0)}/s, among 10: ` +
+        `${collections.few.throughput.toFixed(0)}/s, cost × ${cost.toFixed(2)} ≤ ${COLLECTIONS_BAR} ` +
+        verdict(cost <= COLLECTIONS_BAR)
+    )
+  }
+  if (memory) {
+    console.log(
+      `memory of the server after the run: ${memory.rss.toFixed(0)} MiB, at most ${memory.peak.toFixed(0)} MiB; ` +
+        `< ${RSS_BAR_MIB} ${verdict(memory.rss < RSS_BAR_MIB)}`
+    )
+  }
+}
+
+async function main(): Promise<void> {
+  if (options.help) {
+    console.log(HELP)
+    return
+  }
+  const home = await mkdtemp(path.join(os.tmpdir(), 'coffer-bench-'))
+  try {
+    const operations = await benchServer(path.join(home, 'data'))
+    const boxes = await benchBoxes()
+    const collections = options.only === '' ? await benchCollections(home) : undefined
+    printRatios(operations, boxes, collections)
+    const figures = { node: process.version, cpus: os.cpus().length, ...operations, boxes, collections }
+    if (options.json) await writeFile(options.json, `${JSON.stringify(figures, null, 2)}\n`)
+    else console.log(`\n${JSON.stringify(figures)}`)
+  } finally {
+    await rm(home, { recursive: true, force: true })
+  }
+}
+
+await main()

@@ -1,0 +1,77 @@
+import { Argument, type Command, InvalidArgumentError } from 'commander'
+import { loadClientConfig, loadConfig, readEnvironment } from '../../config.ts'
+import { RefusedToStart } from '../../errors.ts'
+import { openMigratedStore } from '../existing.ts'
+import { printJson } from '../terminal.ts'
+import type { Administration, RepositoryName } from './administration.ts'
+import { offlineAdministration } from './offline.ts'
+import { onlineAdministration } from './online.ts'
+
+export interface CommonOptions {
+  offline?: true
+  json?: true
+}
+
+/** Does the work over HTTP, or with the database in its hands that no server may use meanwhile. */
+export async function administer<T>(
+  { offline }: CommonOptions,
+  work: (administration: Administration) => Promise<T>
+): Promise<T> {
+  if (!offline) return await work(onlineAdministration(loadClientConfig(readEnvironment())))
+  const { config, secrets } = loadConfig(readEnvironment())
+  const store = await openMigratedStore(config, secrets, 'hold')
+  try {
+    return await work(offlineAdministration(store.db, config))
+  } finally {
+    await store.close()
+  }
+}
+
+/** A command of the administrator: what all of them take, and an example. */
+export function leaf(parent: Command, usage: string, description: string, example: string): Command {
+  return parent
+    .command(usage)
+    .description(description)
+    .option('--offline', "work on the server's database itself, with its configuration, while no server runs")
+    .addHelpText('after', `\nExample:\n  $ npx coffer ${example}`)
+}
+
+export function withJson(command: Command): Command {
+  return command.option('--json', 'print JSON')
+}
+
+export function group(parent: Command, name: string, description: string): Command {
+  return parent.command(name).description(description)
+}
+
+export function report(json: true | undefined, value: object, sentence: string): void {
+  if (json) printJson(value)
+  else process.stdout.write(`${sentence}\n`)
+}
+
+/** What cannot be undone is done for those who say so. */
+export function requireYes({ yes }: { yes?: true }, consequence: string): void {
+  if (!yes) throw new RefusedToStart(`${consequence} Add --yes to do it.`)
+}
+
+// Checked here so that nothing typed can turn into another path; the server decides about the rest.
+
+export function parseLogin(text: string): string {
+  if (/^[A-Za-z0-9_-]{1,255}$/.test(text)) return text
+  throw new InvalidArgumentError('A login has letters, digits, hyphens and underscores only.')
+}
+
+export function parseRepository(text: string): RepositoryName {
+  const [owner = '', name = '', ...rest] = text.split('/')
+  const valid = rest.length === 0 && /^[A-Za-z0-9._-]{1,255}$/.test(name) && !/^\.\.?$/.test(name)
+  if (valid && /^[A-Za-z0-9_-]{1,255}$/.test(owner)) return { owner, name }
+  throw new InvalidArgumentError('A repository is named as OWNER/NAME.')
+}
+
+export function login(): Argument {
+  return new Argument('<login>', 'login of a user').argParser(parseLogin)
+}
+
+export function repository(): Argument {
+  return new Argument('<owner/name>', 'a repository').argParser(parseRepository)
+}

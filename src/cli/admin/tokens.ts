@@ -1,0 +1,123 @@
+import { type Command, InvalidArgumentError } from 'commander'
+import { SCOPES } from '../../auth/scopes.ts'
+import { RefusedToStart } from '../../errors.ts'
+import { printJson } from '../terminal.ts'
+import type { RepositoryName, TokenOrder, TokenSummary } from './administration.ts'
+import {
+  administer,
+  type CommonOptions,
+  group,
+  leaf,
+  login,
+  parseRepository,
+  report,
+  withJson
+} from './common.ts'
+
+interface TokenOptions extends CommonOptions {
+  scopes?: string[]
+  permission?: Record<string, string>
+  repo?: RepositoryName[]
+  allRepos?: true
+  expires?: number
+  note?: string
+}
+
+const EXAMPLES = `admin token create mona --scopes repo,codespace
+  $ npx coffer admin token create mona --permission codespaces_secrets=write --repo mona/web --expires 30
+  $ TOKEN=$(npx coffer admin token create mona --scopes all)
+
+A lost token of the administrator is replaced while the server is stopped:
+  $ npx coffer admin token create admin --scopes all --offline
+
+A token for somebody else lives an hour, unless the account never had one or --expires says otherwise.`
+
+export function addTokenCommands(admin: Command): void {
+  const token = group(admin, 'token', 'Make and revoke tokens.')
+
+  withJson(
+    leaf(token, 'create', 'Make a token, and print it once: the token alone on standard output.', EXAMPLES)
+  )
+    .addArgument(login())
+    .option('--scopes <list>', `classic: all, or among ${SCOPES.join(',')}`, parseScopes)
+    .option(
+      '--permission <name=level>',
+      'fine-grained: a permission, read or write; repeatable',
+      addPermission
+    )
+    .option('--repo <owner/name>', 'fine-grained: a repository that it reaches; repeatable', addRepository)
+    .option('--all-repos', 'fine-grained: it reaches all that the user reaches')
+    .option('--expires <days>', 'how long it lives', parseDays)
+    .option('--note <text>', 'what it is for')
+    .action(async (login: string, options: TokenOptions) => {
+      const order = readOrder(options)
+      const issued = await administer(options, (administration) => administration.createToken(login, order))
+      if (options.json) return printJson(issued)
+      process.stdout.write(`${issued.token}\n`)
+      process.stderr.write(`${describe(login, issued)}\n`)
+    })
+
+  leaf(token, 'revoke', 'Revoke every token of a user, at once.', 'admin token revoke mona')
+    .addArgument(login())
+    .action(async (login: string, options: CommonOptions) => {
+      await administer(options, (administration) => administration.revokeTokens(login))
+      report(undefined, {}, `Every token of ${login} is revoked.`)
+    })
+}
+
+function readOrder({ scopes, permission, repo, allRepos, expires, note }: TokenOptions): TokenOrder {
+  if ((scopes === undefined) === (permission === undefined)) {
+    throw new RefusedToStart(
+      'Say what the token may: with --scopes (a classic one) or with --permission (a fine-grained one), not both.'
+    )
+  }
+  if (scopes && (repo || allRepos)) {
+    throw new RefusedToStart(
+      '--repo and --all-repos go with --permission: a classic token has no list of repositories.'
+    )
+  }
+  if (repo && allRepos) throw new RefusedToStart('Give --repo or --all-repos, not both.')
+  return {
+    ...(scopes && { scopes }),
+    ...(permission && { permissions: permission }),
+    ...(repo && { repositories: repo }),
+    ...(allRepos && { allRepositories: true }),
+    ...(expires !== undefined && { expiresInDays: expires }),
+    ...(note !== undefined && { note })
+  }
+}
+
+function describe(login: string, { kind, scopes, permissions, expires_at }: TokenSummary): string {
+  const allowed =
+    kind === 'classic'
+      ? scopes.join(', ')
+      : Object.entries(permissions)
+          .map((pair) => pair.join('='))
+          .join(', ')
+  const until = expires_at ? `valid until ${expires_at}` : 'without an end'
+  return `A ${kind} token of ${login} (${allowed || 'no scopes'}), ${until}; it is shown this once.`
+}
+
+function parseScopes(text: string): string[] {
+  if (text === 'all') return [...SCOPES]
+  return text
+    .split(',')
+    .map((scope) => scope.trim())
+    .filter((scope) => scope !== '')
+}
+
+function addPermission(text: string, given: Record<string, string> = {}): Record<string, string> {
+  const [name = '', level = '', ...rest] = text.split('=')
+  if (name === '' || level === '' || rest.length > 0)
+    throw new InvalidArgumentError('Write it as NAME=LEVEL.')
+  return { ...given, [name]: level }
+}
+
+function addRepository(text: string, given: RepositoryName[] = []): RepositoryName[] {
+  return [...given, parseRepository(text)]
+}
+
+function parseDays(text: string): number {
+  if (/^[1-9][0-9]{0,5}$/.test(text)) return Number(text)
+  throw new InvalidArgumentError('Give a whole number of days.')
+}

@@ -1,0 +1,140 @@
+import { readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { Ajv, type ValidateFunction } from 'ajv'
+import addFormats from 'ajv-formats'
+
+// GitHub's own description of its REST API, as validators of what Coffer answers.
+
+type Schema = Record<string, unknown>
+interface MediaType {
+  schema?: Schema
+}
+interface Response {
+  content?: Record<string, MediaType>
+}
+interface Operation {
+  operationId: string
+  responses: Record<string, Response | { $ref: string }>
+  externalDocs?: { url: string }
+}
+interface Description {
+  paths: Record<string, Record<string, Operation>>
+  components: { schemas: Record<string, Schema>; responses: Record<string, Response> }
+}
+
+/** Gives what is wrong with a parsed body, one line each: nothing when it is valid. */
+export type BodyValidator = (body: unknown) => string[]
+
+const SCHEMAS = '#/components/schemas/'
+const RESPONSES = '#/components/responses/'
+const NESTED_LISTS = ['allOf', 'anyOf', 'oneOf']
+const NESTED = ['items', 'additionalProperties', 'not']
+const KEPT = [
+  ...['type', 'enum', 'required', 'format', 'pattern', 'uniqueItems'],
+  ...[
+    'minLength',
+    'maxLength',
+    'minItems',
+    'maxItems',
+    'minimum',
+    'maximum',
+    'minProperties',
+    'maxProperties'
+  ]
+]
+
+let loaded: { description: Description; operations: Map<string, Operation> } | undefined
+const ajv = new Ajv({ strict: false, allErrors: true, validateFormats: true, formats: { 'repo.nwo': true } })
+addFormats.default(ajv)
+const added = new Set<string>()
+
+function load(): NonNullable<typeof loaded> {
+  if (loaded) return loaded
+  const file = createRequire(import.meta.url).resolve('@octokit/openapi/generated/api.github.com.json')
+  const description = JSON.parse(readFileSync(file, 'utf8')) as Description
+  const operations = new Map<string, Operation>()
+  for (const methods of Object.values(description.paths)) {
+    for (const operation of Object.values(methods)) operations.set(operation.operationId, operation)
+  }
+  loaded = { description, operations }
+  return loaded
+}
+
+/** OpenAPI 3.0 → JSON Schema: `nullable` applies to whatever stands beside it, a reference or nothing too. */
+function convert(schema: unknown): unknown {
+  if (typeof schema !== 'object' || schema === null) return schema
+  const source = schema as Schema
+  if (typeof source.$ref === 'string') return { $ref: referTo(source.$ref) }
+  const target: Schema = {}
+  for (const key of KEPT) if (key in source) target[key] = source[key]
+  for (const key of NESTED) if (key in source) target[key] = convert(source[key])
+  for (const key of NESTED_LISTS) if (key in source) target[key] = (source[key] as unknown[]).map(convert)
+  // several alternatives that each allow null would make null match more than one
+  if (target.oneOf && (source.oneOf as Schema[]).filter(({ nullable }) => nullable === true).length > 1) {
+    target.anyOf = target.oneOf
+    delete target.oneOf
+  }
+  if (source.properties) {
+    target.properties = Object.fromEntries(
+      Object.entries(source.properties).map(([name, property]) => [name, convert(property)])
+    )
+  }
+  return source.nullable === true ? { anyOf: [{ type: 'null' }, target] } : target
+}
+
+function referTo(ref: string): string {
+  if (!ref.startsWith(SCHEMAS)) throw new Error(`a reference that is no schema: ${ref}`)
+  const name = ref.slice(SCHEMAS.length)
+  const id = `github:${name}`
+  if (!added.has(name)) {
+    const schema = load().description.components.schemas[name]
+    if (!schema) throw new Error(`GitHub describes no schema ${name}`)
+    added.add(name)
+    ajv.addSchema(convert(schema) as Schema, id)
+  }
+  return id
+}
+
+function bodyValidator(validate: ValidateFunction): BodyValidator {
+  return (body) => {
+    if (validate(body)) return []
+    return (validate.errors ?? []).map(({ instancePath, message }) => `${instancePath || '/'} ${message}`)
+  }
+}
+
+/** Of a component: `schemaValidator('minimal-repository')(body)` is empty when the body is one. */
+export function schemaValidator(componentName: string): BodyValidator {
+  return bodyValidator(ajv.compile({ $ref: referTo(SCHEMAS + componentName) }))
+}
+
+function getOperation(operationId: string): Operation {
+  const operation = load().operations.get(operationId)
+  if (!operation) throw new Error(`GitHub describes no operation ${operationId}`)
+  return operation
+}
+
+/**
+ * Of an answer: `validator('codespaces/get-repo-secret', 200)(response.json())`. For an answer that is described
+ * without a body, pass the raw payload: only an empty one is valid. Throws when GitHub does not describe
+ * that status for the operation.
+ */
+export function validator(operationId: string, status: number): BodyValidator {
+  const { description } = load()
+  const described = getOperation(operationId).responses[String(status)]
+  if (!described) throw new Error(`GitHub describes no answer ${status} of ${operationId}`)
+  const response =
+    '$ref' in described ? description.components.responses[described.$ref.slice(RESPONSES.length)] : described
+  const schema = response?.content?.['application/json']?.schema
+  if (!schema) return (body) => (body === undefined || body === '' ? [] : ['/ must be empty'])
+  return bodyValidator(ajv.compile(convert(schema) as Schema))
+}
+
+/** The statuses that GitHub describes for an operation. */
+export function describedStatuses(operationId: string): number[] {
+  return Object.keys(getOperation(operationId).responses).map(Number)
+}
+
+/** The page that errors of an operation point to. */
+export function documentationUrl(operationId: string): string | undefined {
+  return getOperation(operationId).externalDocs?.url
+}
