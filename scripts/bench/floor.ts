@@ -82,7 +82,7 @@ async function record(): Promise<Record<string, Recorded[]>> {
     'get one': (await request('GET', `${secrets}/${secret(0)}`)).statements,
     'list 100': (await request('GET', `${secrets}?per_page=100`)).statements,
     'put, update': (await request('PUT', `${secrets}/${secret(0)}`, await body(secrets))).statements,
-    'put, create': (await request('PUT', `${empty}/${newSecret(-1)}`, await body(empty))).statements
+    'put, create': (await request('PUT', `${empty}/${newSecret(0)}`, await body(empty))).statements
   }
   await app.close()
   await db.destroy()
@@ -167,7 +167,7 @@ function bindUpdate(repo: string, name: string): Bind {
 function bindCreate(repo: string, name: string): Bind {
   const named: [unknown, unknown][] = [
     [emptyRepository(0), repo],
-    [newSecret(-1), name],
+    [newSecret(0), name],
     [insertedUid, randomUUID()]
   ]
   return (values, previous) =>

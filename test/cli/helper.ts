@@ -110,7 +110,7 @@ export async function startServer(t: Test, folder: string, variables: Variables)
   const serving = await until(() => {
     if (child.exitCode !== null) throw new Stop(`the server ended: ${output}`)
     const line = server.log().find(({ msg }) => msg === 'serving')
-    return line && /^Coffer \d.*[^]*\n\n$/m.test(output) ? line : undefined
+    return line && /^Coffer \d.*[\s\S]*\n\n$/m.test(output) ? line : undefined
   }).catch((error) => {
     throw new Error(`${error.message}\n${output}`)
   })

@@ -4,7 +4,12 @@ import libsodium from 'libsodium-wrappers'
 import t from 'tap'
 import sealedBox from 'tweetnacl-sealedbox-js'
 import tweetsodium from 'tweetsodium'
-import { decodeSealedBox, openWithSodium, openWithTweetnacl, boxKeyPair } from '../../src/keyring/sealed-box.ts'
+import {
+  boxKeyPair,
+  decodeSealedBox,
+  openWithSodium,
+  openWithTweetnacl
+} from '../../src/keyring/sealed-box.ts'
 
 // The ways to seal that GitHub documents and that clients use, each as in the sample for its language.
 
@@ -58,12 +63,16 @@ const CLIENTS: Record<string, { seal: Seal; absent?: boolean }> = {
 }
 
 for (const [name, { seal, absent }] of Object.entries(CLIENTS)) {
-  t.test(`a value that ${name} sealed opens`, { skip: absent ? `${name} is not installed` : false }, async (t) => {
-    const pair = boxKeyPair(randomBytes(32))
-    for (const value of ['s3cr3t', 'pässwörd €', '', 'x'.repeat(5000), 'two\nlines\n']) {
-      const sealed = decodeSealedBox(seal(pair.publicKey.toString('base64'), value))
-      t.equal(openWithSodium(sealed, pair)?.toString('utf8'), value)
-      t.equal(openWithTweetnacl(sealed, pair)?.toString('utf8'), value)
+  t.test(
+    `a value that ${name} sealed opens`,
+    { skip: absent ? `${name} is not installed` : false },
+    async (t) => {
+      const pair = boxKeyPair(randomBytes(32))
+      for (const value of ['s3cr3t', 'pässwörd €', '', 'x'.repeat(5000), 'two\nlines\n']) {
+        const sealed = decodeSealedBox(seal(pair.publicKey.toString('base64'), value))
+        t.equal(openWithSodium(sealed, pair)?.toString('utf8'), value)
+        t.equal(openWithTweetnacl(sealed, pair)?.toString('utf8'), value)
+      }
     }
-  })
+  )
 }

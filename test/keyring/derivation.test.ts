@@ -20,10 +20,7 @@ t.test('the keys of a collection never change', async (t) => {
     const secretKey = deriveBoxSecretKey(generation, vector.collection)
     t.equal(secretKey.toString('hex'), vector.boxSecretKey)
     t.equal(boxKeyPair(secretKey).publicKey.toString('hex'), vector.boxPublicKey)
-    t.equal(
-      deriveValueKey(generation, vector.collection, vector.secretUid).toString('hex'),
-      vector.valueKey
-    )
+    t.equal(deriveValueKey(generation, vector.collection, vector.secretUid).toString('hex'), vector.valueKey)
     const digestKey = deriveDigestKey(generation, vector.collection)
     t.equal(digestKey.toString('hex'), vector.digestKey)
     t.equal(createHmac('sha256', digestKey).update('abc').digest('hex'), vector.digestOfAbc)

@@ -2,7 +2,13 @@ import fc from 'fast-check'
 import t from 'tap'
 import { CorruptEnvelope } from '../../src/errors.ts'
 import { deriveValueKey } from '../../src/keyring/derivation.ts'
-import { ENVELOPE_OVERHEAD, openEnvelope, readGenerationId, sealEnvelope, type ValueContext } from '../../src/keyring/envelope.ts'
+import {
+  ENVELOPE_OVERHEAD,
+  openEnvelope,
+  readGenerationId,
+  sealEnvelope,
+  type ValueContext
+} from '../../src/keyring/envelope.ts'
 import vectors from '../vectors/envelope.json' with { type: 'json' }
 import { COLLECTION, makeKeyring, OTHER_COLLECTION } from './helper.ts'
 
@@ -169,11 +175,16 @@ t.test('property: in any other context, and with any change, it is corrupt, and 
     { numRuns: 300 }
   )
   fc.assert(
-    fc.property(fc.uint8Array({ maxLength: 100 }), fc.nat(), fc.integer({ min: 1, max: 255 }), (value, at, mask) => {
-      const { envelope } = keyring.sealValue(CONTEXT, value)
-      envelope[at % envelope.length]! ^= mask
-      return throwsCorrupt(() => keyring.openValue(CONTEXT, envelope))
-    }),
+    fc.property(
+      fc.uint8Array({ maxLength: 100 }),
+      fc.nat(),
+      fc.integer({ min: 1, max: 255 }),
+      (value, at, mask) => {
+        const { envelope } = keyring.sealValue(CONTEXT, value)
+        envelope[at % envelope.length]! ^= mask
+        return throwsCorrupt(() => keyring.openValue(CONTEXT, envelope))
+      }
+    ),
     { numRuns: 300 }
   )
   fc.assert(

@@ -27,7 +27,12 @@ export class BareMasterKey implements MasterKey {
   }
 }
 
-function store({ id, material, state = 'active', acceptsBoxesForMs = null }: TestGeneration): StoredGeneration {
+function store({
+  id,
+  material,
+  state = 'active',
+  acceptsBoxesForMs = null
+}: TestGeneration): StoredGeneration {
   return { id, state, acceptsBoxesForMs, wrapped: Buffer.from(material), fingerprint: 'bare' }
 }
 

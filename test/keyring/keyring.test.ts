@@ -2,8 +2,8 @@ import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import sealedBox from 'tweetnacl-sealedbox-js'
-import { CorruptEnvelope, ImproperlyEncrypted, RefusedToStart, UnknownKey } from '../../src/errors.ts'
-import { Keyring } from '../../src/keyring/index.ts'
+import { CorruptEnvelope, ImproperlyEncrypted, UnknownKey } from '../../src/errors.ts'
+import type { Keyring } from '../../src/keyring/index.ts'
 import { localMasterKey } from '../../src/keyring/master-key.ts'
 import { sodium } from '../../src/keyring/memory.ts'
 import { COLLECTION, makeKeyring, OTHER_COLLECTION } from './helper.ts'
@@ -23,7 +23,19 @@ t.test('a box opens in its collection and under its key id, and nowhere else', a
   t.same(keyring.openBox(COLLECTION, `${OLD.id}`, sealed), VALUE)
   t.throws(() => keyring.openBox(OTHER_COLLECTION, `${OLD.id}`, sealed), ImproperlyEncrypted)
   t.throws(() => keyring.openBox(COLLECTION, `${NEW.id}`, sealed), ImproperlyEncrypted)
-  for (const keyId of ['', '0', '1', `0${OLD.id}`, ` ${OLD.id}`, `+${OLD.id}`, `-${OLD.id}`, `${OLD.id}0`, '9'.repeat(30), '0x1', 'é']) {
+  for (const keyId of [
+    '',
+    '0',
+    '1',
+    `0${OLD.id}`,
+    ` ${OLD.id}`,
+    `+${OLD.id}`,
+    `-${OLD.id}`,
+    `${OLD.id}0`,
+    '9'.repeat(30),
+    '0x1',
+    'é'
+  ]) {
     t.throws(() => keyring.openBox(COLLECTION, keyId, sealed), UnknownKey, keyId)
     t.notOk(keyring.acceptsBoxesFor(keyId), keyId)
   }
@@ -34,7 +46,13 @@ t.test('every failure after a key was selected is the same one', async (t) => {
   const sealed = sealFor(keyring)
   const flipped = Buffer.from(sealed)
   flipped[60 % flipped.length]! ^= 1
-  const failures = [flipped, sealFor(keyring, OTHER_COLLECTION), Buffer.alloc(48), randomBytes(60), sealed.subarray(0, 50)]
+  const failures = [
+    flipped,
+    sealFor(keyring, OTHER_COLLECTION),
+    Buffer.alloc(48),
+    randomBytes(60),
+    sealed.subarray(0, 50)
+  ]
   const reasons = failures.map((box) => {
     try {
       keyring.openBox(COLLECTION, `${OLD.id}`, box)
@@ -43,7 +61,10 @@ t.test('every failure after a key was selected is the same one', async (t) => {
       return (error as ImproperlyEncrypted).reason
     }
   })
-  t.same(new Set(reasons), new Set(["encrypted_value was not sealed for this collection's public key; fetch the public key again"]))
+  t.same(
+    new Set(reasons),
+    new Set(["encrypted_value was not sealed for this collection's public key; fetch the public key again"])
+  )
 })
 
 t.test('a pending generation opens and does not encrypt', async (t) => {

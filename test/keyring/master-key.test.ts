@@ -8,15 +8,20 @@ import { createMasterKey, Keyring, makeGeneration, readMasterKey } from '../../s
 import { localMasterKey } from '../../src/keyring/master-key.ts'
 import { openKeyring } from '../../src/open.ts'
 import { ensureGeneration, loadGenerations } from '../../src/secrets/generations.ts'
+import { createTestDatabase } from '../helper.ts'
 import derivation from '../vectors/derivation.json' with { type: 'json' }
 import vector from '../vectors/wrapped-generation.json' with { type: 'json' }
-import { createTestDatabase } from '../helper.ts'
 
 const bytes = (hex: string) => Buffer.from(hex, 'hex')
 const [{ masterKey: hex, fingerprint } = { masterKey: '', fingerprint: '' }] = derivation.masterKeys
 const KEY = bytes(hex)
 
-async function writeKey(t: Test, content: string | Uint8Array, mode = 0o600, name = 'master.key'): Promise<string> {
+async function writeKey(
+  t: Test,
+  content: string | Uint8Array,
+  mode = 0o600,
+  name = 'master.key'
+): Promise<string> {
   const file = path.join(t.testdir({}), name)
   await writeFile(file, content)
   await chmod(file, mode)
@@ -43,7 +48,8 @@ t.test('a wrapped generation that was altered, cut or given another id refuses',
   const wrapped = bytes(vector.wrapped)
   const refusal = {
     name: 'RefusedToStart',
-    message: /^Key generation \d+ does not unwrap although master key [0-9a-f]{16} is the one .* from a backup\.$/
+    message:
+      /^Key generation \d+ does not unwrap although master key [0-9a-f]{16} is the one .* from a backup\.$/
   }
   for (let index = 0; index < wrapped.length; index++) {
     const flipped = Buffer.from(wrapped)

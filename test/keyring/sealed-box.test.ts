@@ -20,7 +20,10 @@ await libsodium.ready
 
 const bytes = (hex: string) => Buffer.from(hex, 'hex')
 const valueOf = (length: number) => Buffer.from(Array.from({ length }, (_, index) => (31 * index + 7) % 256))
-const OPENERS: Readonly<Record<string, OpenSealedBox>> = { sodium: openWithSodium, tweetnacl: openWithTweetnacl }
+const OPENERS: Readonly<Record<string, OpenSealedBox>> = {
+  sodium: openWithSodium,
+  tweetnacl: openWithTweetnacl
+}
 
 function opensInBoth(t: Test, sealed: Buffer, secretKey: Buffer, value: Uint8Array, what: string): void {
   for (const [name, open] of Object.entries(OPENERS)) {

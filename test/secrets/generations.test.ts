@@ -1,8 +1,8 @@
 import { randomBytes, randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Kysely, sql } from 'kysely'
+import { sql } from 'kysely'
 import { pino } from 'pino'
-import t, { type Test } from 'tap'
+import t from 'tap'
 import { Keyring, type MasterKey } from '../../src/keyring/index.ts'
 import { localMasterKey } from '../../src/keyring/master-key.ts'
 import {
@@ -16,65 +16,19 @@ import {
   rewrap
 } from '../../src/secrets/generations.ts'
 import { KeyRefresh } from '../../src/secrets/key-refresh.ts'
-import { put, reveal } from '../../src/secrets/vault.ts'
-import { deleteNode, listGenerationStatus, reportNode } from '../../src/store/key-generations.ts'
-import { findSecret } from '../../src/store/secrets.ts'
-import type { Database } from '../../src/store/tables.ts'
-import { createTestDatabase, sealFor, startTestServer, type TestServer } from '../helper.ts'
-
-const HOUR = 3600
-const COLLECTION = 'codespaces/user/7c9e6679-7425-40de-944b-e07fc1f90ae7'
-
-interface Fixture {
-  db: Kysely<Database>
-  masterKey: MasterKey
-  /** another process's keyring, with what is stored now */
-  openKeyring(...masterKeys: MasterKey[]): Promise<Keyring>
-  keyring: Keyring
-  first: string
-}
-
-async function setUp(t: Test): Promise<Fixture> {
-  const { db } = await createTestDatabase(t)
-  const masterKey = localMasterKey(randomBytes(32))
-  const openKeyring = async (...masterKeys: MasterKey[]) => {
-    const keyring = new Keyring(masterKeys.length > 0 ? masterKeys : [masterKey])
-    await loadGenerations(db, keyring)
-    return keyring
-  }
-  await ensureGeneration(db, new Keyring([masterKey]))
-  const keyring = await openKeyring()
-  return { db, masterKey, openKeyring, keyring, first: keyring.collectionKey(COLLECTION).keyId }
-}
-
-async function statesOf(db: Kysely<Database>): Promise<Record<string, string>> {
-  return Object.fromEntries((await listGenerationStatus(db)).map(({ id, state }) => [id, state]))
-}
-
-async function auditOf(db: Kysely<Database>): Promise<string[]> {
-  const rows = await db
-    .selectFrom('audit_events')
-    .select(['action', 'name'])
-    .where('action', 'like', 'key.%')
-    .orderBy('id')
-    .execute()
-  return rows.map(({ action, name }) => `${action} ${name}`)
-}
-
-/** As if this had happened so much earlier. */
-async function age(db: Kysely<Database>, id: string, seconds: number): Promise<void> {
-  const back = sql`make_interval(secs => ${seconds})`
-  await sql`update key_generations set created_at = created_at - ${back}, retired_at = retired_at - ${back},
-    accepts_boxes_until = accepts_boxes_until - ${back} where id = ${id}`.execute(db)
-}
-
-/** A whole rotation, with nobody to wait for. */
-async function rotate(db: Kysely<Database>, keyring: Keyring, graceSeconds = 24 * HOUR): Promise<string> {
-  const { id } = await beginRotation(db, keyring)
-  const progress = await activateWhenReady(db, graceSeconds)
-  if (progress.state !== 'activated') throw new Error(`not activated: ${progress.state}`)
-  return id
-}
+import { deleteNode, reportNode } from '../../src/store/key-generations.ts'
+import { createTestDatabase, startTestServer } from '../helper.ts'
+import {
+  age,
+  allReadable,
+  auditOf,
+  COLLECTION,
+  HOUR,
+  rotate,
+  setUp,
+  statesOf,
+  storeValues
+} from './helper.ts'
 
 // ---- making and rotating ----
 
@@ -122,7 +76,10 @@ t.test('of rotations at once one wins, and the others are told who', async (t) =
   const lost = results.flatMap((result) => (result.status === 'rejected' ? [result.reason] : []))
   t.equal(won.length, 1)
   for (const error of lost) {
-    t.match(error, { name: 'Conflict', message: `Another rotation is on its way, to key generation ${won[0]}.` })
+    t.match(error, {
+      name: 'Conflict',
+      message: `Another rotation is on its way, to key generation ${won[0]}.`
+    })
   }
   t.same(await statesOf(db), { [first]: 'active', [won[0]!]: 'pending' })
 
@@ -146,7 +103,8 @@ t.test('a rotation that was overtaken by a whole one leaves no pending generatio
       return await masterKey.wrap(id, material)
     }
   }
-  await t.rejects(beginRotation(db, new Keyring([slow])), {
+  const error = await beginRotation(db, new Keyring([slow])).catch((error) => error)
+  t.match(error, {
     name: 'Conflict',
     message: `Key generation ${faster} is active, not ${first}: somebody has rotated already.`
   })
@@ -269,11 +227,16 @@ t.test('a window can be changed later, of a retired generation alone', async (t)
   await changeGrace(db, first, 2 * HOUR)
   await changeGrace(db, second, 0)
   t.ok((await openKeyring()).acceptsBoxesFor(second))
-  t.same((await auditOf(db)).slice(3), [`key.grace ${first}`, `key.grace ${first}`], 'what changes nothing is no event')
+  t.same(
+    (await auditOf(db)).slice(3),
+    [`key.grace ${first}`, `key.grace ${first}`],
+    'what changes nothing is no event'
+  )
 })
 
 // ---- a server that keeps up ----
 
+/** Counts how often it is given what is stored. */
 function watchLoads(keyring: Keyring): { count: number } {
   const loads = { count: 0 }
   const install = keyring.install.bind(keyring)
@@ -333,7 +296,10 @@ t.test('a reload that fails fails the request, and the next one a second later w
 t.test('servers finish a rotation by themselves, and follow it', async (t) => {
   const { db, openKeyring, first } = await setUp(t)
   const keyrings = [await openKeyring(), await openKeyring()]
-  const [one, two] = keyrings.map((keyring) => new KeyRefresh(db, keyring, HOUR, quiet)) as [KeyRefresh, KeyRefresh]
+  const [one, two] = keyrings.map((keyring) => new KeyRefresh(db, keyring, HOUR, quiet)) as [
+    KeyRefresh,
+    KeyRefresh
+  ]
   await one.start()
   await two.start()
   const { id } = await beginRotation(db, await openKeyring())
@@ -394,201 +360,6 @@ t.test('rewraps at once do each generation once', async (t) => {
   t.ok((await openKeyring(fresh)).isReady)
 })
 
-// ---- values under another generation ----
-
-interface Stored {
-  server: TestServer
-  ownerUid: string
-  values: Map<string, string>
-  store(name: string, value: string): Promise<void>
-  rows(): Promise<Record<string, unknown>[]>
-}
-
-async function storeValues(t: Test, count: number): Promise<Stored> {
-  const server = await startTestServer(t, { maxSecrets: 1000, logLevel: 'silent' })
-  const { account } = server.admin
-  const { id: tokenId } = await server.db.selectFrom('tokens').select('id').executeTakeFirstOrThrow()
-  const principal = { kind: 'user', uid: account.uid, tokenId, issuedByUid: null, requestId: null } as const
-  const collection = { app: 'codespaces', kind: 'user', ownerUid: account.uid, streamUid: account.uid } as const
-  const values = new Map<string, string>()
-  const stored: Stored = {
-    server,
-    ownerUid: account.uid,
-    values,
-    async store(name, value) {
-      const { keyId, publicKey } = server.keyring.collectionKey(`codespaces/user/${account.uid}`)
-      const found = await findSecret(server.db, { ...collection, secretName: name })
-      const sealedBox = sealFor(publicKey.toString('base64'), value)
-      await put(server.vault, { principal, collection, name, value: { keyId, sealedBox }, found })
-      values.set(name, value)
-    },
-    rows: () =>
-      server.db
-        .selectFrom('secrets')
-        .select(['name', 'value_version', 'row_version', 'created_at', 'updated_at', sql<string>`xmin`.as('xmin')])
-        .orderBy('name')
-        .execute()
-  }
-  for (let index = 0; index < count; index++) await stored.store(`NAME_${index}`, `value ${index}`)
-  return stored
-}
-
-async function allReadable(t: Test, { server, ownerUid, values }: Stored, keyring = server.keyring): Promise<void> {
-  const collection = { app: 'codespaces', kind: 'user', ownerUid } as const
-  let readable = 0
-  for (const [name, value] of values) {
-    const revealed = await reveal({ db: server.db, keyring }, collection, name)
-    if (revealed?.toString() === value) readable++
-  }
-  t.equal(readable, values.size)
-}
-
-const withoutXmin = (rows: Record<string, unknown>[]) => rows.map(({ xmin: _, ...row }) => row)
-
-t.test('re-encryption moves every value, and neither times nor versions', async (t) => {
-  const stored = await storeValues(t, 120)
-  const { server } = stored
-  await stored.store('NAME_3', 'value 3, second')
-  const before = await stored.rows()
-  const old = server.keyring.collectionKey('x').keyId
-  const audited = (await server.db.selectFrom('audit_events').selectAll().execute()).length
-  const next = await rotate(server.db, server.keyring)
-
-  const progress: { done: number; total: number }[] = []
-  const result = await reencryptAll(server.vault, (step) => progress.push(step))
-  t.same(result, { done: 120, unreadable: [] })
-  t.same(progress, [
-    { done: 0, total: 120 },
-    { done: 100, total: 120 },
-    { done: 120, total: 120 }
-  ])
-  t.same(withoutXmin(await stored.rows()), withoutXmin(before))
-  const counts = (await listGenerationStatus(server.db)).map(({ id, secrets }) => [id, secrets])
-  t.same(Object.fromEntries(counts), { [old]: 0, [next]: 120 })
-  await allReadable(t, stored)
-  const events = (await server.db.selectFrom('audit_events').selectAll().execute()).length
-  t.equal(events, audited + 2, 'no event beside those of the rotation')
-
-  t.same(await reencryptAll(server.vault, () => {}), { done: 0, unreadable: [] })
-})
-
-t.test('re-encryption that was interrupted goes on where it stopped', async (t) => {
-  const stored = await storeValues(t, 210)
-  const { server } = stored
-  await rotate(server.db, server.keyring)
-  const interruption = new Error('interrupted')
-  await t.rejects(
-    reencryptAll(server.vault, ({ done }) => {
-      if (done > 0) throw interruption
-    }),
-    interruption
-  )
-  const [, active] = await listGenerationStatus(server.db)
-  t.equal(active!.secrets, 100)
-  await allReadable(t, stored)
-  const half = await stored.rows()
-
-  const progress: { done: number; total: number }[] = []
-  t.same(await reencryptAll(server.vault, (step) => progress.push(step)), { done: 110, unreadable: [] })
-  t.same(progress[0], { done: 0, total: 110 })
-  const after = await stored.rows()
-  t.equal(after.filter(({ xmin }, index) => xmin === half[index]!.xmin).length, 100, 'done ones are left alone')
-  await allReadable(t, stored)
-})
-
-t.test('re-encryptions at once do each value once', async (t) => {
-  const stored = await storeValues(t, 60)
-  const { server } = stored
-  await rotate(server.db, server.keyring)
-  const keyring = new Keyring([server.keyring.wrappingKey])
-  const results = await Promise.all([
-    reencryptAll(server.vault, () => {}),
-    reencryptAll({ db: server.db, keyring }, () => {})
-  ])
-  t.equal(results[0].done + results[1].done, 60)
-  await allReadable(t, stored)
-})
-
-t.test('a value that is written meanwhile wins', async (t) => {
-  const stored = await storeValues(t, 5)
-  const { server } = stored
-  await rotate(server.db, server.keyring)
-  const { keyring } = server
-  // The write comes when the job has opened the old value, and has not yet stored it again.
-  const openValue = keyring.openValue.bind(keyring)
-  let meanwhile: Promise<void> | undefined
-  keyring.openValue = (context, envelope) => {
-    const value = openValue(context, envelope)
-    if (context.name === 'NAME_2') meanwhile ??= stored.store('NAME_2', 'newer')
-    return value
-  }
-  const gate = server.db.transaction()
-  await gate.execute(async (tx) => {
-    // Holds back the job's UPDATE of this row until the new value is there.
-    await sql`select from secrets where name = 'NAME_1' for update`.execute(tx)
-    const job = reencryptAll(server.vault, () => {})
-    await sleep(50)
-    t.equal(meanwhile, undefined, 'the job waits for the row before')
-    void job.catch(() => {})
-    setTimeout(() => {}, 0)
-    return { job }
-  }).then(({ job }) => job)
-  await meanwhile
-  keyring.openValue = openValue
-  await allReadable(t, stored)
-  t.equal(stored.values.get('NAME_2'), 'newer')
-  const [row] = await sql<{ value_version: number }>`
-    select value_version from secrets where name = 'NAME_2'`.execute(server.db).then(({ rows }) => rows)
-  t.equal(row!.value_version, 2)
-})
-
-t.test('values stay readable while servers write and others re-encrypt', async (t) => {
-  const stored = await storeValues(t, 40)
-  const { server } = stored
-  let running = true
-  const writing = (async () => {
-    for (let round = 0; running; round++) await stored.store(`NAME_${round % 40}`, `written ${round}`)
-  })()
-  for (let rotation = 0; rotation < 3; rotation++) {
-    await rotate(server.db, server.keyring)
-    const keyring = new Keyring([server.keyring.wrappingKey])
-    await reencryptAll({ db: server.db, keyring }, () => {})
-  }
-  running = false
-  await writing
-  await loadGenerations(server.db, server.keyring)
-  await allReadable(t, stored)
-  const { done } = await reencryptAll(server.vault, () => {})
-  t.ok(done <= 40)
-  await allReadable(t, stored)
-})
-
-t.test('a job whose keys are older than the rotation ends, under the active generation', async (t) => {
-  const stored = await storeValues(t, 3)
-  const { server } = stored
-  const stale = new Keyring([server.keyring.wrappingKey])
-  await loadGenerations(server.db, stale)
-  const next = await rotate(server.db, server.keyring)
-  t.same(await reencryptAll({ db: server.db, keyring: stale }, () => {}), { done: 3, unreadable: [] })
-  const rows = await server.db.selectFrom('secrets').select('generation_id').distinct().execute()
-  t.same(rows, [{ generation_id: next }])
-})
-
-t.test('a value that does not open is left as it is, named, and stops no other', async (t) => {
-  const stored = await storeValues(t, 110)
-  const { server } = stored
-  await sql`update secrets set envelope = set_byte(envelope, 30, get_byte(envelope, 30) # 1)
-    where name in ('NAME_0', 'NAME_7')`.execute(server.db)
-  const envelopes = () =>
-    server.db.selectFrom('secrets').select('envelope').where('name', 'in', ['NAME_0', 'NAME_7']).execute()
-  const before = await envelopes()
-  await rotate(server.db, server.keyring)
-  const result = await reencryptAll(server.vault, () => {})
-  t.equal(result.done, 108)
-  t.same(new Set(result.unreadable), new Set(['NAME_0', 'NAME_7'].map((name) => `codespaces/user/${stored.ownerUid}/${name}`)))
-  t.same(await envelopes(), before)
-})
-
 // ---- destroying ----
 
 t.test('only a generation that is retired, unused and known to be so by all is destroyed', async (t) => {
@@ -609,7 +380,11 @@ t.test('only a generation that is retired, unused and known to be so by all is d
   await age(db, old, 14)
   await refused(old, 'Conflict', /was retired just now/)
   await age(db, old, 2)
-  await refused(old, 'Conflict', `Key generation ${old} is in use by 2 secrets. Run coffer key reencrypt first.`)
+  await refused(
+    old,
+    'Conflict',
+    `Key generation ${old} is in use by 2 secrets. Run coffer key reencrypt first.`
+  )
   for (const unknown of ['1', '', 'abc', "1' or '1'='1", '9'.repeat(40)]) {
     await refused(unknown, 'NotFound', `There is no key generation ${unknown}.`)
   }
