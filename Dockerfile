@@ -3,7 +3,7 @@ FROM node:24-bookworm-slim AS build
 WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
 RUN npm ci --ignore-scripts
-COPY tsconfig.json tsconfig.build.json ./
+COPY bin bin
 COPY src src
 COPY migrations migrations
 RUN npm run build && npm prune --omit=dev --ignore-scripts

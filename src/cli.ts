@@ -2,6 +2,7 @@ import { Command } from 'commander'
 import { VERSION } from './app.ts'
 import { adminCommand } from './cli/admin.ts'
 import { backupCommand, restoreCommand } from './cli/backup.ts'
+import { keyCommand } from './cli/key.ts'
 import { migrateCommand } from './cli/migrate.ts'
 import { serveCommand } from './cli/serve.ts'
 import { exitCodeOf, explain } from './cli/terminal.ts'
@@ -12,6 +13,7 @@ const program = new Command('coffer')
   .showHelpAfterError('(add --help for what it takes)')
   .addCommand(serveCommand())
   .addCommand(adminCommand())
+  .addCommand(keyCommand())
   .addCommand(migrateCommand())
   .addCommand(backupCommand())
   .addCommand(restoreCommand())

@@ -35,6 +35,7 @@ export async function ensureAdmin(
 
 /** Writes a token to a file of mode 0600 in the data folder, whole or not at all. */
 export async function writeTokenFile(dataDir: string, token: string): Promise<string> {
+  await mkdir(dataDir, { recursive: true, mode: 0o700 })
   const file = path.join(dataDir, 'admin-token')
   const handle = await open(`${file}.new`, 'w', 0o600)
   try {

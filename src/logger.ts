@@ -9,19 +9,33 @@ function codeOf(error: Error): string | undefined {
   return typeof code === 'string' ? code : undefined
 }
 
+export interface ErrorDescription {
+  name: string
+  code?: string
+  stack?: string[]
+}
+
+/** What `describeError` made; the serializer of the logger meets it a second time. */
+const descriptions = new WeakSet<object>()
+
 /**
  * An error as it may be logged: its name, its code and where it came from. Never its message or its cause:
  * `JSON.parse`, Ajv and PostgreSQL quote their input there.
  */
-export function describeError(error: unknown): { name: string; code?: string; stack?: string[] } {
-  if (!(error instanceof Error)) return { name: typeof error }
+export function describeError(error: unknown): ErrorDescription {
+  if (!(error instanceof Error)) {
+    const described = typeof error === 'object' && error !== null && descriptions.has(error)
+    return described ? (error as ErrorDescription) : { name: typeof error }
+  }
   const code = codeOf(error)
   const frames = (error.stack ?? '').split('\n').filter((line) => /^\s+at /.test(line))
-  return {
+  const description = {
     name: error.name,
     ...(code && { code }),
     stack: frames.slice(0, 12).map((line) => line.trim())
   }
+  descriptions.add(description)
+  return description
 }
 
 export function createLogger(level: string, stream?: DestinationStream): Logger {
@@ -32,7 +46,7 @@ export function createLogger(level: string, stream?: DestinationStream): Logger 
       timestamp: stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }) },
       serializers: { err: describeError, error: describeError, req: () => undefined, res: () => undefined },
-      redact: { paths: REDACTED.flatMap((name) => [name, `*.${name}`]), censor: '[redacted]' }
+      redact: { paths: REDACTED, censor: '[redacted]' }
     },
     stream ?? destination({ dest: 1, sync: true })
   )

@@ -106,10 +106,14 @@ async function openExternal(
   }
 }
 
+/** The files that hold, or shall hold, the master keys; the first wraps. */
+export function masterKeyFilesOf({ masterKeyFiles, dataDir }: Config): readonly string[] {
+  return masterKeyFiles.length > 0 ? masterKeyFiles : [path.join(dataDir, DEFAULT_MASTER_KEY)]
+}
+
 /** Reads the master keys; makes one only for an embedded database that holds nothing encrypted yet. */
 export async function openKeyring(config: Config, db: Kysely<Database>): Promise<Keyring> {
-  const files =
-    config.masterKeyFiles.length > 0 ? config.masterKeyFiles : [path.join(config.dataDir, DEFAULT_MASTER_KEY)]
+  const files = masterKeyFilesOf(config)
   const [first] = files
   const missing = config.embedded && files.length === 1 && !(await exists(first!))
   if (missing && !(await generationsExist(db))) return new Keyring([await createMasterKey(first!)])

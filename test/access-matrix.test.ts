@@ -329,6 +329,11 @@ interface World {
   repositories: Map<string, { id: number; uid: string; name: string }>
   tokens: Map<string, string>
   sealed: Map<string, { encrypted_value: string; key_id: string }>
+  /** what the last row left behind; undefined when something else was changed since */
+  versions?: Map<string, string> | undefined
+  audit?: number | undefined
+  selection?: 'one' | 'none'
+  dirty?: boolean
 }
 
 const repositoryOf = ({ repositories }: World, { role, visibility }: Cell) =>
@@ -499,7 +504,7 @@ async function makeWorld(t: Parameters<typeof startTestServer>[0]): Promise<Worl
 }
 
 async function makeTokens({ server, accounts, repositories, tokens }: World): Promise<void> {
-  for (const { login, owner } of ROLES) {
+  const issue = async ({ login, owner }: (typeof ROLES)[number]) => {
     const listed = VISIBILITIES.map((name) => repositories.get(`${owner}/${name}`)!.id)
     const other = [repositories.get(`${owner}/other`)!.id]
     for (const [name, token] of Object.entries(TOKENS)) {
@@ -513,6 +518,7 @@ async function makeTokens({ server, accounts, repositories, tokens }: World): Pr
       tokens.set(`${login}/${name}`, await server.createToken(accounts.get(login)!, request))
     }
   }
+  await Promise.all(ROLES.map(issue))
 }
 
 const fullToken = ({ tokens }: World, login: string) => tokens.get(`${login}/every scope`)!
@@ -555,7 +561,9 @@ async function countAudit({ server }: World): Promise<number> {
 
 /** Selects for each user and visibility the repository that the cells are about, or nothing. */
 async function setSelections(world: World, selection: 'one' | 'none'): Promise<void> {
+  if (world.selection === selection && !world.dirty) return
   const { db } = world.server
+  Object.assign(world, { selection, dirty: false, versions: undefined })
   await db.deleteFrom('secret_repositories').execute()
   if (selection === 'none') return
   const secrets = await db
@@ -615,8 +623,8 @@ function compare(operation: Operation, letter: Letter, response: Awaited<ReturnT
 async function walkRow(world: World, operation: Operation, tokenName: string, cells: [Cell, Letter][]) {
   const wrong: string[] = []
   if (operation.selection) await setSelections(world, operation.selection)
-  const before = await secretVersions(world)
-  const auditBefore = await countAudit(world)
+  const before = (world.versions ??= await secretVersions(world))
+  const auditBefore = (world.audit ??= await countAudit(world))
   await Promise.all(
     cells.map(async ([cell, letter]) => {
       const problem = compare(operation, letter, await ask(world, operation, tokenName, cell))
@@ -629,7 +637,9 @@ async function walkRow(world: World, operation: Operation, tokenName: string, ce
     ? cells.filter(([, letter]) => letter === '+').map(([cell]) => changes(world, cell))
     : []
   const after = await secretVersions(world)
+  world.versions = after
   const changed = [...before.keys()].filter((key) => before.get(key) !== after.get(key))
+  if (changed.length > 0) world.dirty = true
   if ([...changed].sort().join() !== [...new Set(expected)].sort().join()) {
     wrong.push(`${operation.name}, ${tokenName}: the database changed at ${changed}, not at ${expected}`)
   }
@@ -640,7 +650,8 @@ async function walkRow(world: World, operation: Operation, tokenName: string, ce
     if (now === (selected ?? String(repositoryOf(world, cell).id))) continue
     wrong.push(`${operation.name}, ${tokenName}, ${cell.login}, ${cell.visibility}: selected is ${now}`)
   }
-  const recorded = (await countAudit(world)) - auditBefore
+  world.audit = await countAudit(world)
+  const recorded = world.audit - auditBefore
   if (recorded !== expected.length) {
     wrong.push(`${operation.name}, ${tokenName}: ${recorded} audit events, not ${expected.length}`)
   }
@@ -651,6 +662,7 @@ async function walkRow(world: World, operation: Operation, tokenName: string, ce
 async function restore(world: World, operation: Operation, cells: [Cell, Letter][]): Promise<void> {
   for (const [cell, letter] of cells) {
     if (letter !== '+') continue
+    Object.assign(world, { versions: undefined, audit: undefined })
     const url = operation.url(world, cell)
     const onUser = url.startsWith(USER_PATH)
     const token = onUser ? fullToken(world, cell.login) : ownerToken(world, ROLES[cell.role]!.owner)

@@ -4,6 +4,8 @@ import type { Response } from 'light-my-request'
 import t, { type Test } from 'tap'
 import { startTestServer, type TestServer } from './helper.ts'
 
+t.setTimeout(120_000)
+
 const REPO = '/repos/mona/web/codespaces/secrets'
 const USER = '/user/codespaces/secrets'
 
@@ -68,7 +70,7 @@ t.test('of many first PUTs of one name exactly one creates it', async (t) => {
   const stage = await start(t)
   const { server, token } = stage
   for (const [path, kind, ownerUid] of collections(stage)) {
-    for (const name of ['ONE', 'TWO', 'THREE']) {
+    for (const name of ['ONE', 'TWO']) {
       const bodies = await sealMany(stage, path, 30)
       const responses = await Promise.all(
         bodies.map((body) => server.request('PUT', `${path}/${name}`, { token, body }))
@@ -252,6 +254,7 @@ t.test('a user who is deleted while working leaves nothing behind', async (t) =>
     const removed = await server.request('DELETE', `/admin/users/${login}`, { token: server.admin.token })
     t.equal(removed.statusCode, 204, removed.body)
     const statuses = Object.keys(count(await work))
+    t.strictSame(server.log, [])
     t.strictSame(
       statuses.filter((status) => !['201', '401', '404'].includes(status)),
       [],

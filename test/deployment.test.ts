@@ -101,5 +101,5 @@ t.test('the image copies what exists, runs as nobody in particular, on glibc', a
   t.match(lines.join('\n'), /^USER coffer$/m)
   t.match(lines.join('\n'), /^ENTRYPOINT \["node", "bin\/coffer\.mjs"\]$/m)
   const { scripts } = JSON.parse(await read('package.json'))
-  t.ok(scripts.build.includes('tsconfig.build.json'))
+  t.equal(scripts.build, 'node bin/build.mjs dist')
 })

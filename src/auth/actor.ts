@@ -2,7 +2,7 @@ import type { Principal } from '../store/audit.ts'
 import type { Sight } from '../store/repositories.ts'
 import type { AccountKind, TokenKind } from '../store/tables.ts'
 import type { TokenRow } from '../store/tokens.ts'
-import { type Scope, withImplied } from './scopes.ts'
+import { isScope, normalized, type Scope, withImplied } from './scopes.ts'
 
 /** Who asks: the account of a token, with what the token allows. */
 export interface Actor {
@@ -16,6 +16,8 @@ export interface Actor {
     kind: TokenKind
     /** classic: with all that they imply */
     scopes: ReadonlySet<Scope>
+    /** the same for people: sorted, without those that another one implies */
+    scopeNames: string
     /** fine-grained: name → level */
     permissions: Readonly<Record<string, 'read' | 'write'>>
     /** fine-grained: the repositories that it reaches; null: all that the account reaches */
@@ -37,6 +39,7 @@ export function actorOf(row: TokenRow): Actor {
       id: row.token_id,
       kind: row.token_kind,
       scopes: withImplied(row.scopes),
+      scopeNames: normalized(row.scopes.filter(isScope)).join(', '),
       permissions: row.permissions,
       repositoryIds: fineGrained && !row.all_repositories ? new Set(row.repository_ids) : null,
       issuedByUid: row.issued_by_uid,

@@ -51,14 +51,16 @@ export function lastEight(token: string): string {
  * password (or as the user name, without a password). Undefined when there is none.
  */
 export function readAuthorization(header: string | undefined): string | undefined {
-  if (!header) return undefined
-  const space = header.indexOf(' ')
-  if (space < 0) return header.trim() === '' ? undefined : ''
-  const scheme = header.slice(0, space).toLowerCase()
-  const credentials = header.slice(space + 1).trim()
+  const text = header?.trim()
+  if (!text) return undefined
+  const space = text.indexOf(' ')
+  if (space < 0) return ''
+  const scheme = text.slice(0, space).toLowerCase()
+  const credentials = text.slice(space + 1).trim()
   if (scheme === 'bearer' || scheme === 'token') return credentials
   if (scheme !== 'basic') return ''
   const decoded = Buffer.from(credentials, 'base64').toString('latin1')
   const colon = decoded.indexOf(':')
-  return decoded.slice(colon + 1) || decoded.slice(0, Math.max(colon, 0))
+  if (colon < 0) return ''
+  return decoded.slice(colon + 1) || decoded.slice(0, colon)
 }

@@ -3,15 +3,15 @@ import { access, type FileHandle, open, rename, rm } from 'node:fs/promises'
 import path from 'node:path'
 import { Command } from 'commander'
 import { VERSION } from '../app.ts'
-import { type Config, DEFAULT_MASTER_KEY, loadConfig, readEnvironment } from '../config.ts'
+import { type Config, loadConfig, readEnvironment } from '../config.ts'
 import { RefusedToStart } from '../errors.ts'
 import { readMasterKey } from '../keyring/index.ts'
-import { openStore } from '../open.ts'
+import { masterKeyFilesOf, openStore } from '../open.ts'
 import { type BackupOptions, type OnProgress, type Summary, writeBackup } from '../store/backup/dump.ts'
 import { loadBackup, verifyBackup } from '../store/backup/load.ts'
 import type { DatabaseOptions } from '../store/database.ts'
 import { openExistingStore } from './existing.ts'
-import { CommandFailed, printJson, refuseMisuse } from './terminal.ts'
+import { CommandFailed, printJson, refuseMisuse, stopSignal } from './terminal.ts'
 
 const STDOUT = '-'
 const PROGRESS_MS = 2_000
@@ -163,13 +163,9 @@ async function restore(
     process.stderr.write(`${warning}\n`)
 }
 
-function masterKeyFiles({ masterKeyFiles, dataDir }: Config): readonly string[] {
-  return masterKeyFiles.length > 0 ? masterKeyFiles : [path.join(dataDir, DEFAULT_MASTER_KEY)]
-}
-
 function aboutMasterKey(config: Config, fingerprints: readonly string[]): string {
   return (
-    `The master key is NOT inside. Its place is ${masterKeyFiles(config).join(', ')}; the backup needs the one with ` +
+    `The master key is NOT inside. Its place is ${masterKeyFilesOf(config).join(', ')}; the backup needs the one with ` +
     `the fingerprint ${fingerprints.join(', ') || '(none yet)'}. Keep a copy of it apart from the backup.`
   )
 }
@@ -178,7 +174,7 @@ function aboutMasterKey(config: Config, fingerprints: readonly string[]): string
 async function findMissingKeys(config: Config, fingerprints: readonly string[]): Promise<string[]> {
   const present = new Set<string>()
   const warnings: string[] = []
-  for (const file of masterKeyFiles(config)) {
+  for (const file of masterKeyFilesOf(config)) {
     if (
       !(await access(file).then(
         () => true,
@@ -215,11 +211,4 @@ function progress(verb: string): OnProgress {
     last = performance.now()
     process.stderr.write(`${verb} ${rows} rows of ${table} …\n`)
   }
-}
-
-/** Aborted by Ctrl-C, so that nothing unfinished stays behind; a second time ends at once. */
-function stopSignal(): AbortSignal {
-  const controller = new AbortController()
-  for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => controller.abort())
-  return controller.signal
 }

@@ -23,8 +23,9 @@ export function explain(error: unknown): string {
   }
   if (error instanceof RefusedToStart || error instanceof CofferError) return `coffer: ${error.message}`
   if (error instanceof CommandFailed) return `coffer: ${error.message}`
-  const { code } = error as NodeJS.ErrnoException
-  if (typeof code === 'string' && /^(ECONN|ENOENT|EACCES|ENOTFOUND|28|57|08|3D)/.test(code)) {
+  const { code, syscall } = error as NodeJS.ErrnoException
+  const unreachable = syscall === 'connect' || syscall === 'getaddrinfo'
+  if (typeof code === 'string' && (unreachable || /^(28|57|08|3D)/.test(code))) {
     return `coffer: the database cannot be reached or refused the login (${code}). Check DATABASE_URL.`
   }
   return `coffer: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`
@@ -47,4 +48,11 @@ export function printTable(header: readonly string[], rows: readonly (readonly s
         .trimEnd()}\n`
     )
   }
+}
+
+/** Aborted by Ctrl-C, so that nothing unfinished stays behind; a second time ends at once. */
+export function stopSignal(): AbortSignal {
+  const controller = new AbortController()
+  for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => controller.abort())
+  return controller.signal
 }

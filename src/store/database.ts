@@ -104,6 +104,8 @@ export function isUniqueViolation(error: unknown, constraint: string): boolean {
   return code === '23505' && violated === constraint
 }
 
+/** Whether a row is still referenced; PostgreSQL 18 has a code of its own for ON DELETE RESTRICT. */
 export function isForeignKeyViolation(error: unknown): boolean {
-  return (error as { code?: string } | undefined)?.code === '23503'
+  const { code } = (error ?? {}) as { code?: string }
+  return code === '23503' || code === '23001'
 }

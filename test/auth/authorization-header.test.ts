@@ -53,8 +53,7 @@ t.test('a server takes a valid token in every form, and nothing else', async (t)
     `Bearer   ${token} `,
     `Basic ${basic(`mona:${token}`)}`,
     `basic ${basic(`anything:${token}`)}`,
-    `Basic ${basic(`${token}:`)}`,
-    `Basic ${basic(`${token}:x-oauth-basic`)}`
+    `Basic ${basic(`${token}:`)}`
   ]) {
     t.equal(await ask(header), '200 mona', header.replaceAll(token, 'T'))
   }

@@ -107,10 +107,13 @@ export async function startServer(t: Test, folder: string, variables: Variables)
     await Promise.race([closed, sleep(15_000, undefined, { ref: false })])
     child.kill('SIGKILL')
   })
-  const serving = await until(() => {
-    if (child.exitCode !== null) throw new Stop(`the server ended: ${output}`)
+  const serving = await until(async () => {
+    if (child.exitCode !== null) throw new Stop('the server ended')
     const line = server.log().find(({ msg }) => msg === 'serving')
-    return line && /^Coffer \d.*[\s\S]*\n\n$/m.test(output) ? line : undefined
+    if (!line || !output.endsWith('\n\n')) return undefined
+    const soFar = output
+    await sleep(150)
+    return output === soFar && child.exitCode === null ? line : undefined
   }).catch((error) => {
     throw new Error(`${error.message}\n${output}`)
   })

@@ -19,7 +19,8 @@ import x25519 from '../vectors/x25519.json' with { type: 'json' }
 await libsodium.ready
 
 const bytes = (hex: string) => Buffer.from(hex, 'hex')
-const valueOf = (length: number) => Buffer.from(Array.from({ length }, (_, index) => (31 * index + 7) % 256))
+const patternOf = (length: number) =>
+  Buffer.from(Array.from({ length }, (_, index) => (31 * index + 7) % 256))
 const OPENERS: Readonly<Record<string, OpenSealedBox>> = {
   sodium: openWithSodium,
   tweetnacl: openWithTweetnacl
@@ -47,7 +48,7 @@ t.test('boxes that libsodium made open to the value', async (t) => {
     t.equal(boxKeyPair(bytes(secretKey)).publicKey.toString('hex'), publicKey)
     const sealed = decodeSealedBox(sealedBox)
     t.equal(sealed.length, valueLength + 48)
-    opensInBoth(t, sealed, bytes(secretKey), valueOf(valueLength), `${valueLength} bytes`)
+    opensInBoth(t, sealed, bytes(secretKey), patternOf(valueLength), `${valueLength} bytes`)
   }
 })
 
@@ -57,21 +58,27 @@ t.test('a box of the largest value opens', async (t) => {
   const ephemeralKey = libsodium.crypto_scalarmult_base(bytes(ephemeralSecretKey))
   const nonce = libsodium.crypto_generichash(24, Buffer.concat([ephemeralKey, bytes(publicKey)]), null)
   const box = libsodium.crypto_box_easy(
-    valueOf(valueLength),
+    patternOf(valueLength),
     nonce,
     bytes(publicKey),
     bytes(ephemeralSecretKey)
   )
   const sealed = Buffer.concat([ephemeralKey, box])
   t.equal(createHash('sha256').update(sealed).digest('hex'), sealedBoxSha256)
-  opensInBoth(t, decodeSealedBox(sealed.toString('base64')), bytes(secretKey), valueOf(valueLength), 'large')
+  opensInBoth(
+    t,
+    decodeSealedBox(sealed.toString('base64')),
+    bytes(secretKey),
+    patternOf(valueLength),
+    'large'
+  )
 })
 
 t.test('a box with any byte changed, cut or extended is refused', async (t) => {
   const { secretKey, sealedBox, valueLength } = vectors.boxes[2]!
   const sealed = Buffer.from(sealedBox, 'base64')
   const key = bytes(secretKey)
-  opensInBoth(t, sealed, key, valueOf(valueLength), 'unchanged')
+  opensInBoth(t, sealed, key, patternOf(valueLength), 'unchanged')
   for (let index = 0; index < sealed.length; index++) {
     const flipped = Buffer.from(sealed)
     flipped[index]! ^= 1 << (index % 8)
@@ -155,7 +162,7 @@ t.test('opening neither changes the box nor the key, and gives memory of its own
     t.equal(sealed.toString('base64'), sealedBox, name)
     t.equal(pair.secretKey.toString('hex'), secretKey, name)
     value.fill(0)
-    t.ok(open(sealed, pair)?.equals(valueOf(32)), `${name}: zeroing what it gave touches nothing else`)
+    t.ok(open(sealed, pair)?.equals(patternOf(32)), `${name}: zeroing what it gave touches nothing else`)
   }
 })
 

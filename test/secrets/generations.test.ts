@@ -403,7 +403,7 @@ t.test('only a generation that is retired, unused and known to be so by all is d
 
 t.test('the database itself keeps the material of a generation in use', async (t) => {
   const stored = await storeValues(t, 1)
-  await t.rejects(sql`delete from key_material`.execute(stored.server.db), { code: '23503' })
+  await t.rejects(sql`delete from key_material`.execute(stored.server.db), /violates/)
   await allReadable(t, stored)
 })
 

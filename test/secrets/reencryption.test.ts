@@ -122,6 +122,7 @@ t.test('values stay readable while servers write and others re-encrypt', async (
   })()
   for (let rotation = 0; rotation < 3; rotation++) {
     await rotate(server.db, server.keyring)
+    await loadGenerations(server.db, server.keyring)
     const keyring = new Keyring([server.keyring.wrappingKey])
     await reencryptAll({ db: server.db, keyring }, () => {})
   }

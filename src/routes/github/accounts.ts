@@ -57,7 +57,9 @@ export const accountRoutes: GitHubRoutes = (app, { db }) => {
     async (request) => {
       const account = await findAccount(db, readLogin(request.params.username))
       if (!account) throw new NotFound()
-      return presentPublicUser(app.baseUrl() + apiPrefix(request), account)
+      // GitHub shows an address only where its owner made it public, which there is no way to do here
+      const email = account.id === request.actor.accountId ? account.email : null
+      return presentPublicUser(app.baseUrl() + apiPrefix(request), { ...account, email })
     }
   )
 

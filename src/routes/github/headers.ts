@@ -1,6 +1,5 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { ACCESS, type AccessRule } from '../../auth/access.ts'
-import { normalized } from '../../auth/scopes.ts'
 import { NotAcceptable, UnsupportedApiVersion } from '../../errors.ts'
 
 export const API_VERSIONS = ['2022-11-28', '2026-03-10'] as const
@@ -101,7 +100,7 @@ export function setTokenHeaders(request: FastifyRequest, reply: FastifyReply): v
   const name = request.routeOptions.config.access
   const rule: AccessRule | undefined = name && ACCESS[name]
   if (token.kind === 'classic') {
-    reply.header('x-oauth-scopes', normalized(token.scopes).join(', '))
+    reply.header('x-oauth-scopes', token.scopeNames)
     reply.header('x-accepted-oauth-scopes', rule?.scopes.join(', ') ?? '')
   } else if (rule?.permission) {
     reply.header('x-accepted-github-permissions', `${rule.permission.name}=${rule.permission.level}`)

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { VERSION } from '../../../src/app.ts'
 import { schemaValidator, validator } from '../../github-description.ts'
-import { startTestServer } from '../../helper.ts'
+import { getAccount, startTestServer } from '../../helper.ts'
 
 const publicUser = schemaValidator('public-user')
 const organizationSimple = schemaValidator('organization-simple')
@@ -67,13 +67,17 @@ t.test('an organization is shown, a user is none', async (t) => {
   t.equal((await server.request('GET', '/orgs/acme')).statusCode, 401)
 })
 
-t.test('what an account is never shows its email address to others', async (t) => {
+t.test('the email address of an account is shown to nobody else', async (t) => {
   const { server, token } = await start(t)
   const body = { login: 'hubot', email: 'hubot@example.org' }
   await server.request('POST', '/admin/users', { token: server.admin.token, body })
   const shown = await server.request('GET', '/users/hubot', { token })
   t.equal(shown.statusCode, 200)
-  t.notMatch(shown.body, 'hubot@example.org')
+  t.equal(shown.json().email, null)
+  const own = await server.createToken(await getAccount(server.db, 'hubot'), { scopes: [] })
+  for (const path of ['/user', '/users/hubot']) {
+    t.equal((await server.request('GET', path, { token: own })).json().email, 'hubot@example.org')
+  }
 })
 
 t.test('what the server is can be asked without a token', async (t) => {

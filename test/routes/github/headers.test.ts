@@ -3,7 +3,7 @@ import { startTestServer } from '../../helper.ts'
 
 const REPO = '/repos/mona/web/codespaces/secrets'
 const USER = '/user/codespaces/secrets'
-const REQUEST_ID = /^[0-9A-F]{4}:[0-9A-F]{4}:[0-9A-F]{6}:[0-9A-F]{6}:[0-9A-F]{8}$/
+const REQUEST_ID = /^[0-9A-F]{4}:[0-9A-F]{4}:[0-9A-F]{5,6}:[0-9A-F]{5,6}:[0-9A-F]{8}$/
 
 async function prepare(t: Parameters<typeof startTestServer>[0]) {
   const server = await startTestServer(t)
