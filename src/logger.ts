@@ -28,7 +28,12 @@ export function describeError(error: unknown): ErrorDescription {
     return described ? (error as ErrorDescription) : { name: typeof error }
   }
   const code = codeOf(error)
-  const frames = (error.stack ?? '').split('\n').filter((line) => /^\s+at /.test(line))
+  const { stack = '', message } = error
+  // A message may have lines that look like frames.
+  const frames = stack
+    .slice(stack.indexOf(message) + message.length)
+    .split('\n')
+    .filter((line) => /^\s+at /.test(line))
   const description = {
     name: error.name,
     ...(code && { code }),

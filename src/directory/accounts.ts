@@ -6,7 +6,8 @@ import {
   deleteAccount,
   findAccount,
   insertAccount,
-  insertMembership
+  insertMembership,
+  lockAccount
 } from '../store/accounts.ts'
 import { insertAuditEvents, type Principal } from '../store/audit.ts'
 import { isUniqueViolation } from '../store/database.ts'
@@ -124,6 +125,8 @@ export async function removeUser(
     const account = await findAccount(tx, login)
     if (account?.kind !== 'user') throw new NotFound()
     const revoked = await revokeAll(tx, principal, account)
+    // Who adds to the account holds this lock, after that of its token: it adds before this, or not at all.
+    if (!(await lockAccount(tx, account.uid))) throw new NotFound()
     for (const repository of await listOwnedRepositoryUids(tx, account.id)) {
       await removeRepositoryRow(tx, principal, account.uid, repository)
     }

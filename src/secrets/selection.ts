@@ -130,12 +130,13 @@ async function changeSelection(
   change: (tx: Transaction<Database>, head: SecretHead) => Promise<Visibility | undefined>
 ): Promise<void> {
   await db.transaction().execute(async (tx) => {
+    // The token before the secret, as who removes the whole account does.
+    if (!(await holdToken(tx, principal.tokenId))) throw new Unauthenticated(true)
     const head = await lockSecret(tx, collection, name)
     if (!head) throw new NotFound()
     if (ifMatch !== undefined && ifMatch !== '*' && !ifMatch.split(',').includes(secretTag(head))) {
       throw new PreconditionFailed()
     }
-    if (!(await holdToken(tx, principal.tokenId))) throw new Unauthenticated(true)
     const visibility = await change(tx, head)
     await touchSecret(tx, head.secret_id, visibility ? { visibility } : {})
     await insertAuditEvents(tx, [

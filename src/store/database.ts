@@ -81,6 +81,9 @@ export function openDatabase(options: DatabaseOptions): Kysely<Database> {
     application_name: 'coffer'
   } as pg.PoolConfig)
   pool.on('error', (error) => options.onIdleError?.(error))
+  // A connection that breaks while it is in use fails its query, and tells so once more: unheard, that would end
+  // the process.
+  pool.on('connect', (client) => client.on('error', () => {}))
   return new Kysely<Database>({ dialect: new PostgresDialect({ pool }) })
 }
 

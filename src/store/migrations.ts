@@ -27,6 +27,8 @@ export async function migrate(db: Kysely<Database>, last?: string): Promise<stri
   const { error, results = [] } = await (last === undefined ? all.migrateToLatest() : all.migrateTo(last))
   if (error) {
     const failed = results.find(({ status }) => status === 'Error')
+    // Before any migration ran it was the connection that failed.
+    if (!failed && typeof (error as { code?: unknown }).code === 'string') throw error
     throw new RefusedToStart(
       `Migration ${failed?.migrationName ?? ''} failed, and was rolled back: ${(error as Error).message}. ` +
         'A database that a newer version of Coffer has migrated cannot be used with an older one.'

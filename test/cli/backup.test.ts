@@ -1,11 +1,12 @@
 import { createHash } from 'node:crypto'
-import { existsSync } from 'node:fs'
+import { createWriteStream, existsSync } from 'node:fs'
 import { copyFile, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { gunzipSync, gzipSync } from 'node:zlib'
 import type { Kysely } from 'kysely'
 import t, { type Test } from 'tap'
 import { loadConfig } from '../../src/config.ts'
+import { createUser } from '../../src/directory/accounts.ts'
 import { issueToken } from '../../src/directory/tokens.ts'
 import { openKeyring, openStore } from '../../src/open.ts'
 import {
@@ -15,6 +16,7 @@ import {
   loadGenerations
 } from '../../src/secrets/generations.ts'
 import { reveal } from '../../src/secrets/vault.ts'
+import { writeBackup } from '../../src/store/backup/dump.ts'
 import { verifyBackup } from '../../src/store/backup/load.ts'
 import type { Database } from '../../src/store/tables.ts'
 import { createTestDatabase, getAccount, SYSTEM, sealFor } from '../helper.ts'
@@ -103,18 +105,12 @@ async function inspect(variables: Variables) {
     const { db } = store
     const keyring = await openKeyring(config, db)
     await loadGenerations(db, keyring)
-    const vault = {
-      db,
-      keyring,
-      limits: { maxValueBytes: config.maxValueBytes, maxSecrets: config.maxSecrets },
-      reloadGenerations: async () => {}
-    }
     const admin = await getAccount(db, 'admin')
     const stored = await db.selectFrom('secrets').select('name').orderBy('name').execute()
     const values: Record<string, string | undefined> = {}
     for (const { name } of stored) {
       const collection = { app: 'codespaces', kind: 'user', ownerUid: admin.uid } as const
-      values[name] = (await reveal(vault, collection, name))?.toString('utf8')
+      values[name] = (await reveal({ db, keyring }, collection, name))?.toString('utf8')
     }
     await beginRotation(db, keyring)
     await db
@@ -273,16 +269,16 @@ async function makeBackup(t: Test) {
   const folder = await makeFolder(t)
   const masterKey = await makeMasterKey(folder)
   const variables = { DATABASE_URL: url, COFFER_MASTER_KEY_FILE: masterKey, COFFER_SOCKET: 'off' }
-  await coffer(folder, ['admin', 'user', 'create', 'admin', '--site-admin', '--offline'], variables)
+  const admin = await createUser(db, SYSTEM, { login: 'admin', siteAdmin: true })
   const { config } = loadConfig(variables)
   const keyring = await openKeyring(config, db)
   await ensureGeneration(db, keyring)
   keyring.close()
-  const admin = await getAccount(db, 'admin')
   const { token } = await issueToken(db, SYSTEM, admin, { scopes: ['repo'] }, { defaultDays: 9, maxDays: 9 })
   const file = path.join(folder, 'backup.sql.gz')
-  const { code, stderr } = await coffer(folder, ['backup', file], variables)
-  t.equal(code, 0, stderr)
+  const destination = createWriteStream(file)
+  await writeBackup(url, destination, { coffer: '0.0.0', onProgress: () => {} })
+  await new Promise<void>((resolve) => destination.end(resolve))
   return { folder, file, variables, token, db }
 }
 
@@ -330,36 +326,47 @@ t.test('a file that is damaged, altered or foreign is refused, and nothing is ch
   }
   const cut = text.lastIndexOf('-- end of backup')
 
-  const bad: [string, Buffer | string][] = [
-    ['empty', ''],
-    ['foreign', 'SELECT 1;\n'],
-    ['foreign, gzipped', gzipSync('SELECT 1;\n')],
-    ['endless first line', gzipSync('-- Coffer backup '.padEnd(1_000_000, 'x'))],
-    ['cut short by one byte', bytes.subarray(0, -1)],
-    ['cut in half', bytes.subarray(0, bytes.length / 2)],
-    ['without the trailer', gzipSync(text.slice(0, cut))],
-    ['cut inside the rows, gzipped anew', gzipSync(text.slice(0, text.indexOf('COPY "tokens"') + 200))],
-    ['something behind it', Buffer.concat([bytes, Buffer.from('x')])],
-    ['twice', Buffer.concat([bytes, bytes])],
-    ['a row altered', gzipSync(text.replace('\tadmin\t', '\troot\t'))],
-    ['a row missing, hashed anew', trailed(text.replace(/\n1\t.*\n/, '\n'))],
-    ['another statement, hashed anew', trailed(text.replace('COMMIT;', 'DROP TABLE secrets;\nCOMMIT;'))],
+  const migrations = '["0001-initial"]'
+  const bad: [string, Buffer | string, RegExp][] = [
+    ['empty', '', /unzip|ends too early/],
+    ['foreign', 'SELECT 1;\n', /does not unzip/],
+    ['foreign, gzipped', gzipSync('SELECT 1;\n'), /begins with "-- Coffer backup" is missing/],
+    ['one endless line', gzipSync('-- Coffer backup '.padEnd(1_000_000, 'x')), /ends too early/],
+    ['cut short by one byte', bytes.subarray(0, -1), /does not unzip/],
+    ['cut in half', bytes.subarray(0, bytes.length / 2), /does not unzip/],
+    ['without the trailer', gzipSync(text.slice(0, cut)), /ends too early/],
+    ['cut inside the rows', gzipSync(text.slice(0, text.indexOf('COPY "tokens"') + 200)), /ends too early/],
+    ['something behind it', Buffer.concat([bytes, Buffer.from('x')]), /unzip/],
+    ['twice', Buffer.concat([bytes, bytes]), /something follows its end/],
+    ['a row altered', gzipSync(text.replace('\tadmin\t', '\troot\t')), /SHA-256/],
+    ['a row missing', trailed(text.replace(/\n1\t.*\n/, '\n')), /rows of the table audit_events are missing/],
+    ['a statement', trailed(text.replace('COMMIT;', 'DROP TABLE secrets;\nCOMMIT;')), /that is not ours/],
     [
-      'another beginning, hashed anew',
-      trailed(text.replace('DELETE FROM "instance";', 'DELETE FROM "secrets";'))
+      'another beginning',
+      trailed(text.replace('DELETE FROM "instance"', 'DELETE FROM "x"')),
+      /beginning is not/
     ],
-    ['a table missing, hashed anew', trailed(text.replace(/COPY "memberships"[\s\S]*?\\\.\n/, ''))],
-    ['a later format', trailed(text.replace('{"format":1,', '{"format":2,'))],
-    ['a migration of the future', trailed(text.replace('["0001-initial"]', '["0001-initial","9999-later"]'))],
-    ['a migration of a fork', trailed(text.replace('["0001-initial"]', '["0001-other"]'))]
+    [
+      'a table missing',
+      trailed(text.replace(/COPY "memberships"[\s\S]*?\\\.\n/, '')),
+      /table memberships is not where/
+    ],
+    ['a later format', trailed(text.replace('{"format":1,', '{"format":2,')), /its format is 2/],
+    [
+      'a later schema',
+      trailed(text.replace(migrations, '["0001-initial","9999-x"]')),
+      /does not know.*newer/
+    ],
+    ['the schema of a fork', trailed(text.replace(migrations, '["0001-other"]')), /does not know/]
   ]
-  for (let at = 10; at < bytes.length; at += Math.ceil(bytes.length / 40))
-    bad.push([`byte ${at} flipped`, flipped(at)])
+  for (let at = 10; at < bytes.length; at += Math.ceil(bytes.length / 40)) {
+    bad.push([`byte ${at} flipped`, flipped(at), /is no whole backup of Coffer/])
+  }
 
   const damaged = path.join(folder, 'damaged.gz')
-  for (const [what, content] of bad) {
+  for (const [what, content, message] of bad) {
     await writeFile(damaged, content)
-    await t.rejects(verifyBackup(damaged), { code: 'refused_to_start' }, what)
+    await t.rejects(verifyBackup(damaged), { code: 'refused_to_start', message }, what)
   }
   await t.rejects(verifyBackup(path.join(folder, 'absent')), /cannot be read \(ENOENT\)/)
   await t.rejects(verifyBackup(folder), /cannot be read \(EISDIR\)/)
@@ -400,6 +407,13 @@ t.test('what the database refuses is rolled back as a whole', async (t) => {
     code: 2,
     stderr: /table accounts .* is not the one/
   })
+  t.strictSame(await countRows(target.db), before)
+
+  const lacking = path.join(folder, 'lacking.gz')
+  const without = text.replace('"memberships",', '').replace(/COPY "memberships"[\s\S]*?\\\.\n/, '')
+  await writeFile(lacking, trailed(without))
+  const lacks = await coffer(folder, ['restore', lacking], there)
+  t.match(lacks, { code: 2, stderr: /lacks the table memberships/ })
   t.strictSame(await countRows(target.db), before)
 
   t.equal((await coffer(folder, ['restore', file], there)).code, 0, 'afterwards the whole file still loads')

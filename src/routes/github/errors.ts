@@ -120,7 +120,7 @@ export function handleError(error: FastifyError | Error, request: FastifyRequest
     answer(request, reply, error)
   } else if (isTemporaryDatabaseError(error)) {
     request.server.metrics.databaseUnavailable()
-    request.log.warn({ err: describeError(error) }, 'database unavailable')
+    request.log.warn({ code: describeError(error).code }, 'database unavailable')
     answer(request, reply, new Unavailable())
   } else if (statusCode !== undefined && statusCode >= 400 && statusCode < 500) {
     const message = CLIENT_ERRORS[statusCode] ?? 'Bad Request'

@@ -7,7 +7,7 @@ import {
   removeRepository,
   requireOrganizationToCreateIn
 } from '../../directory/repositories.ts'
-import { Forbidden, InvalidInput } from '../../errors.ts'
+import { Forbidden, InvalidInput, NotFound } from '../../errors.ts'
 import { findRepository, listRepositories, type RepositoryFacts } from '../../store/repositories.ts'
 import { apiPrefix, foundRepository, principal } from './context.ts'
 import type { GitHubRoutes } from './github.ts'
@@ -72,7 +72,8 @@ export const repositoryRoutes: GitHubRoutes = (app, { db }) => {
 
   const presentById = async (request: FastifyRequest, repositoryId: number) => {
     const facts = await findRepository(db, request.actor.accountId, { repositoryId })
-    return present(request, facts!)
+    if (!facts) throw new NotFound()
+    return present(request, facts)
   }
 
   for (const path of ['/repos/:owner/:repo', '/repositories/:repository_id']) {

@@ -106,6 +106,8 @@ async function load(
   await client.query(SETTINGS.join(' '))
   const tables = await listTables(client)
   await requireEmpty(client, tables)
+  const left = tables.find(({ name }) => !manifest.tables.includes(name))
+  if (left) throw new RefusedToStart(`The backup lacks the table ${left.name}. Nothing was changed.`)
   await client.query(FORGET_INSTANCE)
   // The file is verified once more on the way: it may have changed since, and COMMIT is still to come.
   const again = await readBackup(file, {

@@ -40,7 +40,10 @@ t.test('a client that has the answer gets 304 without body and content-type', as
     const length = { GET: undefined, HEAD: full.headers['content-length'] }
     for (const ifNoneMatch of [etag, etag.slice(2), '*', `"other", ${etag}`]) {
       for (const method of ['GET', 'HEAD'] as const) {
-        const response = await server.request(method, url, { token, headers: { 'if-none-match': ifNoneMatch } })
+        const response = await server.request(method, url, {
+          token,
+          headers: { 'if-none-match': ifNoneMatch }
+        })
         t.equal(response.statusCode, 304, `${method} ${url} ${ifNoneMatch}`)
         t.equal(response.body, '')
         t.equal(response.headers['content-type'], undefined)
@@ -69,7 +72,15 @@ t.test('304 comes after access: who may not see gets the refusal', async (t) => 
 
 t.test('HEAD answers like GET, without the body', async (t) => {
   const { server, token, readable } = await prepare(t)
-  const compared = ['content-type', 'content-length', 'etag', 'cache-control', 'x-oauth-scopes', 'link', 'vary']
+  const compared = [
+    'content-type',
+    'content-length',
+    'etag',
+    'cache-control',
+    'x-oauth-scopes',
+    'link',
+    'vary'
+  ]
   for (const url of [...readable, `${REPO}/NOTHING`, `${REPO}?per_page=1&page=7`]) {
     const get = await server.request('GET', url, { token })
     const head = await server.request('HEAD', url, { token })
@@ -80,31 +91,34 @@ t.test('HEAD answers like GET, without the body', async (t) => {
   t.equal((await server.request('HEAD', REPO)).statusCode, 401)
 })
 
-t.test('the ETag of a secret moves with every change to it, the one of a list with what it shows', async (t) => {
-  const { server, token, repositoryId } = await prepare(t)
-  const tag = async (url: string) => (await server.request('GET', url, { token })).headers.etag as string
-  const seen = new Set([await tag(`${USER}/TOKEN`)])
-  const repositories = `${USER}/TOKEN/repositories`
-  const changes = [
-    ['PUT', `${USER}/TOKEN`, await server.seal(USER, token, 'two')],
-    ['PUT', `${USER}/TOKEN`, await server.seal(USER, token, 'two')],
-    ['PUT', repositories, { selected_repository_ids: [] }],
-    ['PUT', `${repositories}/${repositoryId}`, undefined],
-    ['DELETE', `${repositories}/${repositoryId}`, undefined],
-    ['PUT', `${USER}/TOKEN`, { visibility: 'all' }]
-  ] as const
-  for (const [index, [method, url, body]] of changes.entries()) {
-    t.equal((await server.request(method, url, { token, body })).statusCode, 204)
-    seen.add(await tag(`${USER}/TOKEN`))
-    t.equal(seen.size, index + 2, `a new tag after ${method} ${url}`)
+t.test(
+  'the ETag of a secret moves with every change to it, the one of a list with what it shows',
+  async (t) => {
+    const { server, token, repositoryId } = await prepare(t)
+    const tag = async (url: string) => (await server.request('GET', url, { token })).headers.etag as string
+    const seen = new Set([await tag(`${USER}/TOKEN`)])
+    const repositories = `${USER}/TOKEN/repositories`
+    const changes = [
+      ['PUT', `${USER}/TOKEN`, await server.seal(USER, token, 'two')],
+      ['PUT', `${USER}/TOKEN`, await server.seal(USER, token, 'two')],
+      ['PUT', repositories, { selected_repository_ids: [] }],
+      ['PUT', `${repositories}/${repositoryId}`, undefined],
+      ['DELETE', `${repositories}/${repositoryId}`, undefined],
+      ['PUT', `${USER}/TOKEN`, { visibility: 'all' }]
+    ] as const
+    for (const [index, [method, url, body]] of changes.entries()) {
+      t.equal((await server.request(method, url, { token, body })).statusCode, 204)
+      seen.add(await tag(`${USER}/TOKEN`))
+      t.equal(seen.size, index + 2, `a new tag after ${method} ${url}`)
+    }
+    const other = await tag(`${REPO}/TOKEN`)
+    const before = await tag(REPO)
+    const body = await server.seal(REPO, token, 'more')
+    await server.request('PUT', `${REPO}/MORE`, { token, body })
+    t.equal(await tag(`${REPO}/TOKEN`), other, 'another secret does not move it')
+    t.not(await tag(REPO), before)
   }
-  const other = await tag(`${REPO}/TOKEN`)
-  const before = await tag(REPO)
-  const body = await server.seal(REPO, token, 'more')
-  await server.request('PUT', `${REPO}/MORE`, { token, body })
-  t.equal(await tag(`${REPO}/TOKEN`), other, 'another secret does not move it')
-  t.not(await tag(REPO), before)
-})
+)
 
 t.test('If-Match lets a write through while the secret is what was read', async (t) => {
   const { server, token, mona, repositoryId } = await prepare(t)

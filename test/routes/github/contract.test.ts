@@ -27,7 +27,12 @@ function operations(repositoryId: number): Operation[] {
     { id: 'create-or-update-repo-secret', method: 'PUT', url: `${REPO}/TOKEN`, collection: REPO, body: {} },
     { id: 'delete-repo-secret', method: 'DELETE', url: `${REPO}/TOKEN`, collection: REPO },
     { id: 'list-secrets-for-authenticated-user', method: 'GET', url: USER, collection: USER },
-    { id: 'get-public-key-for-authenticated-user', method: 'GET', url: `${USER}/public-key`, collection: USER },
+    {
+      id: 'get-public-key-for-authenticated-user',
+      method: 'GET',
+      url: `${USER}/public-key`,
+      collection: USER
+    },
     { id: 'get-secret-for-authenticated-user', method: 'GET', url: one, collection: USER },
     {
       id: 'create-or-update-secret-for-authenticated-user',

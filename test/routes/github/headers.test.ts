@@ -34,7 +34,14 @@ t.test('every answer lets browsers read it, and carries GitHub’s protective he
     const name = String(statusCode)
     t.equal(headers['access-control-allow-origin'], '*', name)
     const exposed = String(headers['access-control-expose-headers']).split(', ')
-    for (const header of ['ETag', 'Link', 'Location', 'Retry-After', 'X-OAuth-Scopes', 'X-GitHub-Request-Id']) {
+    for (const header of [
+      'ETag',
+      'Link',
+      'Location',
+      'Retry-After',
+      'X-OAuth-Scopes',
+      'X-GitHub-Request-Id'
+    ]) {
       t.ok(exposed.includes(header), `${name} exposes ${header}`)
     }
     t.equal(headers['access-control-allow-credentials'], undefined, name)
@@ -85,7 +92,8 @@ t.test('X-GitHub-Media-Type tells how Accept was understood', async (t) => {
     'application/json': /^github\.v3; format=json$/,
     'application/vnd.github+json': /^github\.v3; format=json$/,
     'application/vnd.github.v3+json': /^github\.v3; format=json$/,
-    'application/vnd.github.v3+json,application/vnd.github.stone-crop-preview+json': /^github\.v3; format=json$/,
+    'application/vnd.github.v3+json,application/vnd.github.stone-crop-preview+json':
+      /^github\.v3; format=json$/,
     'application/vnd.github.merge-info-preview+json, application/vnd.github.nebula-preview':
       /^github\.merge-info-preview; format=json$/,
     'APPLICATION/JSON; q=0.8': /^github\.v3; format=json$/,
@@ -134,7 +142,10 @@ t.test('two API versions are served, others refused with the list', async (t) =>
     t.equal(response.headers['x-github-api-version-selected'], selected)
   }
   for (const version of ['v3', '2021-01-01', '2026-03-11', '2022-11-28, 2026-03-10']) {
-    const response = await server.request('GET', REPO, { token, headers: { 'x-github-api-version': version } })
+    const response = await server.request('GET', REPO, {
+      token,
+      headers: { 'x-github-api-version': version }
+    })
     t.equal(response.statusCode, 400, version)
     t.match(response.json(), {
       message: /is not a supported version\. .*supported: "2022-11-28", "2026-03-10"/,
@@ -174,10 +185,7 @@ t.test('scopes are shown to classic tokens, permissions to fine-grained ones', a
   t.equal(shown.headers['x-oauth-scopes'], 'codespace, repo', 'implied ones are left out')
   t.equal(shown.headers['x-accepted-oauth-scopes'], 'codespace, codespace:secrets')
   t.equal(shown.headers['x-accepted-github-permissions'], undefined)
-  t.equal(
-    (await server.request('GET', REPO, { token: classic })).headers['x-accepted-oauth-scopes'],
-    'repo'
-  )
+  t.equal((await server.request('GET', REPO, { token: classic })).headers['x-accepted-oauth-scopes'], 'repo')
 
   const fine = await server.createToken(mona, {
     permissions: { codespaces_user_secrets: 'read', codespaces_secrets: 'write' },
@@ -203,11 +211,7 @@ t.test('the end of a token is told to the second', async (t) => {
   const until = Date.parse(header.replace(' UTC', 'Z').replace(' ', 'T'))
   t.ok(Math.abs(until - Date.now() - 7 * 86_400_000) < 60_000, header)
   const endless = await server.createToken(mona, { scopes: ['codespace'] })
-  await server.db
-    .updateTable('tokens')
-    .set({ expires_at: null })
-    .where('account_id', '=', mona.id)
-    .execute()
+  await server.db.updateTable('tokens').set({ expires_at: null }).where('account_id', '=', mona.id).execute()
   const shown = await server.request('GET', USER, { token: endless })
   t.equal(shown.headers['github-authentication-token-expiration'], undefined)
 })

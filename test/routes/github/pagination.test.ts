@@ -4,12 +4,17 @@ import { startTestServer, type TestServerOptions } from '../../helper.ts'
 const REPO = '/repos/mona/web/codespaces/secrets'
 const USER = '/user/codespaces/secrets'
 
-async function prepare(t: Parameters<typeof startTestServer>[0], names: string[], options: TestServerOptions = {}) {
+async function prepare(
+  t: Parameters<typeof startTestServer>[0],
+  names: string[],
+  options: TestServerOptions = {},
+  paths = [REPO, USER]
+) {
   const server = await startTestServer(t, options)
   const mona = await server.createUser('mona')
   const repositoryId = await server.createRepository(mona, 'web')
   const token = await server.createToken(mona, { scopes: ['repo', 'codespace'] })
-  for (const path of [REPO, USER]) {
+  for (const path of paths) {
     const body = await server.seal(path, token, 'value')
     for (const name of names) await server.request('PUT', `${path}/${name}`, { token, body })
   }
@@ -105,7 +110,10 @@ t.test('links keep the prefix by which the request came', async (t) => {
       last: 2
     })
   )
-  t.match((await get(`/api/v3${USER}?per_page=1`)).link, /^<http:\/\/coffer\.test\/api\/v3\/user\/codespaces\//)
+  t.match(
+    (await get(`/api/v3${USER}?per_page=1`)).link,
+    /^<http:\/\/coffer\.test\/api\/v3\/user\/codespaces\//
+  )
 })
 
 t.test('links begin with COFFER_PUBLIC_URL, and never with the Host header', async (t) => {
@@ -115,10 +123,13 @@ t.test('links begin with COFFER_PUBLIC_URL, and never with the Host header', asy
   const forged = { host: 'evil.example', 'x-forwarded-host': 'evil.example', 'x-forwarded-proto': 'gopher' }
   t.equal(
     (await get(`${REPO}?per_page=1`, forged)).link,
-    links(`https://secrets.example.com/coffer/repositories/${repositoryId}/codespaces/secrets?per_page=1&page=`, {
-      next: 2,
-      last: 2
-    })
+    links(
+      `https://secrets.example.com/coffer/repositories/${repositoryId}/codespaces/secrets?per_page=1&page=`,
+      {
+        next: 2,
+        last: 2
+      }
+    )
   )
   const shown = await server.request('GET', `${USER}/A`, { token, headers: forged })
   t.equal(
@@ -145,7 +156,7 @@ t.test('each link leads to the next page until all were seen once', async (t) =>
 
 t.test('per_page is 30, at most 100, and 30 or page 1 when it is no number', async (t) => {
   const names = Array.from({ length: 105 }, (_, index) => `N${String(index).padStart(3, '0')}`)
-  const { get } = await prepare(t, names, { maxSecrets: 200 })
+  const { get } = await prepare(t, names, { maxSecrets: 200 }, [REPO])
   const sizes: Record<string, number> = {
     '': 30,
     '?per_page=1000': 100,

@@ -27,7 +27,10 @@ t.test('a repository’s secrets are the same by name and by number', async (t) 
     t.equal((await get(path)).total_count, 1)
     t.equal((await server.request('PUT', `${path}/OTHER`, { token, body })).statusCode, 201)
     const first = await server.request('GET', `${path}?per_page=1`, { token })
-    t.match(first.headers.link, `<http://coffer.test${prefix}/repositories/${repositoryId}/codespaces/secrets?per_page=1&page=2>`)
+    t.match(
+      first.headers.link,
+      `<http://coffer.test${prefix}/repositories/${repositoryId}/codespaces/secrets?per_page=1&page=2>`
+    )
     for (const name of ['TOKEN', 'OTHER']) {
       t.equal((await server.request('DELETE', `${path}/${name}`, { token })).statusCode, 204)
     }
@@ -67,7 +70,16 @@ t.test('a number decides about access as a name does', async (t) => {
 
 t.test('what is no number of a repository is not found', async (t) => {
   const { server, token } = await prepare(t)
-  for (const id of ['0', '-1', 'abc', '1.5', '1e3', '9007199254740993', '9223372036854775808', '9'.repeat(30)]) {
+  for (const id of [
+    '0',
+    '-1',
+    'abc',
+    '1.5',
+    '1e3',
+    '9007199254740993',
+    '9223372036854775808',
+    '9'.repeat(30)
+  ]) {
     const response = await server.request('GET', `/repositories/${id}/codespaces/secrets`, { token })
     t.equal(response.statusCode, 404, id)
     t.match(response.json(), { message: 'Not Found', status: '404' })

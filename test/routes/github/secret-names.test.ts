@@ -16,11 +16,11 @@ async function prepare(t: Parameters<typeof startTestServer>[0], options = {}) {
 
 /** A secret as the other API may store it, under a name that is no GitHub name. */
 async function insertAs({ db }: TestServer, copied: string, name: string): Promise<void> {
-  const { id: _, github_name: __, ...row } = await db
-    .selectFrom('secrets')
-    .selectAll()
-    .where('name', '=', copied)
-    .executeTakeFirstOrThrow()
+  const {
+    id: _,
+    github_name: __,
+    ...row
+  } = await db.selectFrom('secrets').selectAll().where('name', '=', copied).executeTakeFirstOrThrow()
   await db
     .insertInto('secrets')
     .values({ ...row, uid: randomUUID(), name })
@@ -73,10 +73,7 @@ t.test('a name of 255 letters works, one of 256 is refused', async (t) => {
   for (const path of [REPO, USER]) {
     const body = await server.seal(path, token, 'value')
     t.equal((await server.request('PUT', `${path}/${LETTERS}`, { token, body })).statusCode, 201)
-    t.equal(
-      (await server.request('GET', `${path}/${LETTERS}`, { token })).json().name,
-      LETTERS.toUpperCase()
-    )
+    t.equal((await server.request('GET', `${path}/${LETTERS}`, { token })).json().name, LETTERS.toUpperCase())
     const encoded = '%61'.repeat(255)
     t.equal((await server.request('GET', `${path}/${encoded}`, { token })).statusCode, 200, 'percent-encoded')
 

@@ -71,7 +71,11 @@ t.test('updated_at moves with nothing else', async (t) => {
   await stay('set', 204, ask('PUT', repositories, { selected_repository_ids: [repositoryId] }))
   await stay('selection by PUT', 204, ask('PUT', `${USER}/TOKEN`, { selected_repository_ids: [] }))
   await stay('visibility by PUT', 204, ask('PUT', `${USER}/TOKEN`, { visibility: 'all' }))
-  await stay('a refused value', 422, ask('PUT', `${USER}/TOKEN`, { encrypted_value: 'c2VjcmV0', key_id: '1' }))
+  await stay(
+    'a refused value',
+    422,
+    ask('PUT', `${USER}/TOKEN`, { encrypted_value: 'c2VjcmV0', key_id: '1' })
+  )
   const sealed = await server.seal(USER, token, 'two')
   await stay('a failed condition', 412, ask('PUT', `${USER}/TOKEN`, sealed, { 'if-match': '"old"' }))
   await stay('another secret', 201, ask('PUT', `${USER}/OTHER`, sealed))
