@@ -272,10 +272,10 @@ const SELECTED_REPOSITORIES = `
   user:read, listed                    pppppppppppp    pppppppppppp
   user:read, not listed                pppppppppppp    pppppppppppp
   user:read, all                       pppppppppppp    pppppppppppp
-  user:write, listed                   pppppppppppp    pppppppppppp
-  user:write, not listed               pppppppppppp    pppppppppppp
-  user:write, all                      pppppppppppp    pppppppppppp
-  secrets:read user:write, listed      pppppppppppp    pppppppppppp
+  user:write, listed                   xxppppppxppp    pppppppppppp
+  user:write, not listed               xxxxxxxxxxxx    pppppppppppp
+  user:write, all                      xxppppppxppp    pppppppppppp
+  secrets:read user:write, listed      xxppppppxppp    pppppppppppp
   secrets:write user:read, listed      pppppppppppp    pppppppppppp
   secrets:write user:write, listed     xx++++++x+++    ++++++++++++
   secrets:write user:write, not listed xxxxxxxxxxxx    xxxxxxxxxxxx

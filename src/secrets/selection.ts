@@ -13,6 +13,7 @@ import { insertAuditEvents } from '../store/audit.ts'
 import { listVisibleIds } from '../store/repositories.ts'
 import {
   addToSelection,
+  listSelectedIds,
   lockSecret,
   removeFromSelection,
   replaceSelection,
@@ -60,39 +61,50 @@ function unknownRepository(): InvalidInput {
 }
 
 /**
- * Checks that all ids name repositories that this token sees; a fine-grained one also needs to be allowed to
- * write their secrets. What is invisible is answered as what does not exist.
+ * Checks that all ids name repositories that this token sees; what is invisible is answered as what does not
+ * exist. A fine-grained token also needs to be allowed to write the secrets of those that it adds.
  *
+ * @param secretId whose present selection counts as there already; undefined for a new secret
  * @throws InvalidInput, Forbidden
  */
 export async function requireSelectable(
   db: Kysely<Database>,
   actor: Actor,
-  ids: readonly number[]
+  ids: readonly number[],
+  secretId: number | undefined
 ): Promise<void> {
   if (ids.length === 0) return
-  requirePermissionToAdd(actor)
-  const { repositoryIds } = actor.token
-  if (repositoryIds && !ids.every((id) => repositoryIds.has(id))) throw unknownRepository()
   const representable = ids.filter((id) => id > 0 && Number.isSafeInteger(id))
   const visible = new Set(await listVisibleIds(db, sightOf(actor), representable))
   if (!ids.every((id) => visible.has(id))) throw unknownRepository()
+  if (actor.token.kind === 'fine-grained') await requireAddable(db, actor, ids, secretId)
 }
 
-function requirePermissionToAdd(actor: Actor): void {
-  if (actor.token.kind === 'fine-grained' && !hasPermission(actor, 'codespaces_secrets', 'write')) {
+async function requireAddable(
+  db: Kysely<Database>,
+  actor: Actor,
+  ids: readonly number[],
+  secretId: number | undefined
+): Promise<void> {
+  const selected = new Set(secretId === undefined ? [] : await listSelectedIds(db, secretId))
+  const added = ids.filter((id) => !selected.has(id))
+  if (added.length === 0) return
+  if (!hasPermission(actor, 'codespaces_secrets', 'write')) {
     throw new Forbidden('Resource not accessible by personal access token')
   }
+  const { repositoryIds } = actor.token
+  if (repositoryIds && !added.every((id) => repositoryIds.has(id))) throw unknownRepository()
 }
 
 /** Whether one repository can be selected; throws `NotFound` when it cannot be seen. */
 export async function requireSelectableRepository(
   db: Kysely<Database>,
   actor: Actor,
-  repositoryId: number
+  repositoryId: number,
+  secretId: number
 ): Promise<void> {
   try {
-    await requireSelectable(db, actor, [repositoryId])
+    await requireSelectable(db, actor, [repositoryId], secretId)
   } catch (error) {
     throw error instanceof InvalidInput ? new NotFound() : error
   }

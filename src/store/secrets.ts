@@ -415,6 +415,15 @@ export async function removeFromSelection(
   return numDeletedRows > 0n
 }
 
+export async function listSelectedIds(db: Kysely<Database>, secretId: number): Promise<number[]> {
+  const rows = await db
+    .selectFrom('secret_repositories')
+    .select('repository_id')
+    .where('secret_id', '=', secretId)
+    .execute()
+  return rows.map(({ repository_id }) => repository_id)
+}
+
 /** Selected repositories that are visible, by id, with their full count. */
 export async function listSelection(
   db: Kysely<Database>,

@@ -25,6 +25,8 @@ export function guard(app: FastifyInstance, db: Kysely<Database>, authenticator:
 
   app.addHook('onRequest', async (request, reply) => {
     const { access, find } = request.routeOptions.config
+    // A trailing slash is an empty parameter to the router, and no route to clients.
+    if (Object.values(request.params as Record<string, string>).includes('')) throw new NotFound()
     const rule: AccessRule = ACCESS[access!]
     if (rule.on === 'nobody') return
     request.actor = await authenticator.authenticate(request.headers.authorization, request.ip)

@@ -226,13 +226,14 @@ export const userSecretRoutes: GitHubRoutes = (app, { db, keyring, vault, metric
         ifMatch: readIfMatch(request)
       }
       if (body.encrypted_value === undefined) {
-        if (!request.found.secret || !change.visibility) throw missing('encrypted_value')
-        await requireSelectable(db, actor, change.repositoryIds ?? [])
+        const found = request.found.secret
+        if (!found || !change.visibility) throw missing('encrypted_value')
+        await requireSelectable(db, actor, change.repositoryIds ?? [], found.secret_id)
         await updateSelection(db, write, change)
         return reply.code(204).send()
       }
       if (body.key_id === undefined) throw missing('key_id')
-      await requireSelectable(db, actor, change.repositoryIds ?? [])
+      await requireSelectable(db, actor, change.repositoryIds ?? [], request.found.secret?.secret_id)
       const { created } = await put(vault, {
         ...write,
         value: { keyId: body.key_id, sealedBox: body.encrypted_value },
@@ -326,7 +327,7 @@ export const userSecretRoutes: GitHubRoutes = (app, { db, keyring, vault, metric
     async (request, reply) => {
       const secret = requireFound(request)
       const change = readChange(request.body)
-      await requireSelectable(db, request.actor, change.repositoryIds ?? [])
+      await requireSelectable(db, request.actor, change.repositoryIds ?? [], secret.secret_id)
       await updateSelection(db, selectionRequest(request, secret), change)
       return reply.code(204).send()
     }
@@ -364,7 +365,7 @@ export const userSecretRoutes: GitHubRoutes = (app, { db, keyring, vault, metric
     async (request, reply) => {
       const secret = requireFound(request)
       const repositoryId = repositoryOf(request)
-      await requireSelectableRepository(db, request.actor, repositoryId)
+      await requireSelectableRepository(db, request.actor, repositoryId, secret.secret_id)
       await addRepository(db, selectionRequest(request, secret), repositoryId)
       return reply.code(204).send()
     }

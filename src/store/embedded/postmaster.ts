@@ -63,7 +63,9 @@ async function readLockFile(path: string): Promise<PostmasterFile | undefined> {
     const lines = text.split('\n')
     const pid = Number(lines[0])
     if (!Number.isSafeInteger(pid) || pid <= 1) return undefined
-    return { pid, port: Number(lines[3]), socketFolder: lines[4] ?? '', text }
+    // PostgreSQL writes the file anew, longer, while it starts: a last line without its end is not all of it.
+    const socketFolder = lines.length > 5 ? lines[4]! : ''
+    return { pid, port: Number(lines[3]), socketFolder, text }
   } catch (error) {
     if (hasCode(error, 'ENOENT')) return undefined
     throw error

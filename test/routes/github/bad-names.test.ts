@@ -21,7 +21,7 @@ const token = await server.createToken(mona, { scopes: ['repo', 'codespace'] })
 
 /** As they stand in a path. */
 const BAD_NAMES: [string, Refusal][] = [
-  ['', CHARACTERS],
+  ['', { status: 404, message: 'Not Found' }],
   ['1A', CHARACTERS],
   ['A-B', CHARACTERS],
   ['A.B', CHARACTERS],
