@@ -24,6 +24,7 @@ import { createLogger, describeError } from './logger.ts'
 import { openKeyring, openStore } from './open.ts'
 import { ensureGeneration, GENERATIONS_CHANNEL, loadGenerations } from './secrets/generations.ts'
 import { KeyRefresh } from './secrets/key-refresh.ts'
+import { type DatabaseOptions, openDatabase } from './store/database.ts'
 import { Listener } from './store/listener.ts'
 import { migrate } from './store/migrations.ts'
 
@@ -84,7 +85,7 @@ async function start(
   })
   closers.push(() => store.close())
   const { db } = store
-  const applied = await migrate(db)
+  const applied = await migrateDirectly(store.direct)
   if (applied.length > 0) logger.info({ applied }, 'database migrated')
 
   const keyring = await openKeyring(config, db)
@@ -137,6 +138,16 @@ async function start(
   )
   await welcome(config, options, { url, socket: socket?.path, admin, folder: store.folder })
   return { url, socket: socket?.path, app }
+}
+
+/** Past a pooler, and without the time limit that requests have. */
+async function migrateDirectly(connection: DatabaseOptions['connection']): Promise<string[]> {
+  const db = openDatabase({ connection, poolSize: 1, prepare: false })
+  try {
+    return await migrate(db)
+  } finally {
+    await db.destroy()
+  }
 }
 
 async function listen(app: FastifyInstance, { host, port }: Config): Promise<void> {
@@ -287,7 +298,8 @@ async function welcome(
     } else {
       print(`The administrator is ${login}, with the token from COFFER_ADMIN_TOKEN.`)
     }
-    print('A lost token is replaced with: npx coffer admin token create LOGIN --scopes site_admin --offline')
+    print(`A lost token is replaced with: npx coffer admin token create ${login} --scopes all --offline`)
+    print('The server must be stopped for that.')
     print('')
     print('Try it:')
     print('')

@@ -68,6 +68,6 @@ export async function excludeServers(connection: DatabaseOptions['connection']):
   if (rows[0].free) return client
   await client.end()
   throw new RefusedToStart(
-    'A Coffer server uses this database. Stop it first, or run the command without --offline.'
+    'A Coffer server uses this database. Stop every server of it first.'
   )
 }
