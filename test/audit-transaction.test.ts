@@ -38,7 +38,7 @@ async function start(t: Test) {
     { method: 'PUT', url: '/repos/mona/web/collaborators/hubot', token, body: { permission: 'admin' } },
     { method: 'DELETE', url: '/repos/mona/web/collaborators/hubot', token },
     { method: 'POST', url: '/user/repos', token, body: { name: 'fresh' } },
-    { method: 'PATCH', url: '/repos/mona/web', token, body: { name: 'renamed', private: false } },
+    { method: 'PATCH', url: '/repos/mona/web', token, body: { description: 'changed', private: false } },
     { method: 'DELETE', url: '/repos/mona/web', token },
     { method: 'POST', url: '/admin/users', token: admin, body: { login: 'fresh' } },
     { method: 'POST', url: '/admin/organizations', token: admin, body: { login: 'fresh', admin: 'mona' } },

@@ -1,5 +1,7 @@
 import { connect, type NetConnectOpts, type Socket } from 'node:net'
 
+const PATIENCE_MS = 10_000
+
 /** One answer as it stands on the wire. */
 export interface RawAnswer {
   statusCode: number
@@ -24,6 +26,7 @@ export async function sendRaw(
   const chunks: Buffer[] = []
   socket.on('data', (chunk) => chunks.push(chunk))
   socket.on('error', () => {})
+  socket.setTimeout(PATIENCE_MS, () => socket.destroy())
   const closed = new Promise((resolve) => socket.once('close', resolve))
   await new Promise((resolve) => socket.once('connect', resolve))
   socket.write(bytes)

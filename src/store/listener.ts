@@ -67,7 +67,5 @@ export async function excludeServers(connection: DatabaseOptions['connection']):
   const { rows } = await client.query('select pg_try_advisory_lock($1) as free', [SERVING_LOCK])
   if (rows[0].free) return client
   await client.end()
-  throw new RefusedToStart(
-    'A Coffer server uses this database. Stop every server of it first.'
-  )
+  throw new RefusedToStart('A Coffer server uses this database. Stop every server of it first.')
 }
