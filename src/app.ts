@@ -1,5 +1,4 @@
 import { randomUUID } from 'node:crypto'
-import { existsSync, readFileSync } from 'node:fs'
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import { fastifySwagger } from '@fastify/swagger'
@@ -20,6 +19,7 @@ import { healthRoutes } from './routes/health.ts'
 import { openApiOptions } from './routes/openapi.ts'
 import type { Limits, Vault } from './secrets/vault.ts'
 import type { Database } from './store/tables.ts'
+import { VERSION } from './version.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -51,12 +51,6 @@ const KEEP_ALIVE_MS = 72_000
 const MAX_PARAM_LENGTH = 1024
 /** Around the base64 of a value: JSON and a few thousand repository ids. */
 const BODY_SLACK_BYTES = 512 * 1024
-
-/** From the sources package.json lies one folder up, from the built code two. */
-const PACKAGE = ['../package.json', '../../package.json']
-  .map((file) => new URL(file, import.meta.url))
-  .find((file) => existsSync(file))!
-export const VERSION = (JSON.parse(readFileSync(PACKAGE, 'utf8')) as { version: string }).version
 
 /**
  * For the pages below `/docs`: nothing from elsewhere, and no upgrade to HTTPS, which a server on plain HTTP could

@@ -1,11 +1,11 @@
 import { Command } from 'commander'
-import { VERSION } from './app.ts'
 import { adminCommand } from './cli/admin.ts'
 import { backupCommand, restoreCommand } from './cli/backup.ts'
 import { keyCommand } from './cli/key.ts'
 import { migrateCommand } from './cli/migrate.ts'
 import { serveCommand } from './cli/serve.ts'
 import { exitCodeOf, explain } from './cli/terminal.ts'
+import { VERSION } from './version.ts'
 
 const program = new Command('coffer')
   .description('Self-hosted secrets for development environments, behind the APIs that tools already speak.')

@@ -3,7 +3,10 @@ import { type DestinationStream, destination, type Logger, pino } from 'pino'
 /** Members that never reach a log, wherever an object that has them is logged by mistake. */
 const REDACTED = ['authorization', 'token', 'password', 'encrypted_value', 'value', 'key', 'body', 'headers']
 
-/** Lines are written together, and after this time at the latest; what must outlive a crash is in the audit. */
+/**
+ * Lines are written together, and after this time at the latest: a write for each request costs more than the
+ * rest of its logging. Whoever ends the process flushes; what must outlive a crash is in the audit.
+ */
 const BUFFERED_BYTES = 4096
 const FLUSH_MS = 100
 
@@ -71,6 +74,6 @@ export function createLogger(level: string, stream?: DestinationStream): Logger 
       serializers: { err: describeError, error: describeError, req: () => undefined, res: () => undefined },
       redact: { paths: REDACTED, censor: '[redacted]' }
     },
-    stream ?? destination({ dest: 1, sync: false, minLength: BUFFERED_BYTES, periodicFlush: FLUSH_MS })
+    stream ?? destination({ dest: 1, sync: true, minLength: BUFFERED_BYTES, periodicFlush: FLUSH_MS })
   )
 }

@@ -7,7 +7,7 @@ import path from 'node:path'
 import type { TlsOptions } from 'node:tls'
 import type { FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
-import { answerBrokenRequest, buildApp, VERSION } from './app.ts'
+import { answerBrokenRequest, buildApp } from './app.ts'
 import { hashToken } from './auth/token.ts'
 import type { Config, Secrets } from './config.ts'
 import { TOKENS_CHANNEL } from './directory/tokens.ts'
@@ -27,6 +27,7 @@ import { KeyRefresh } from './secrets/key-refresh.ts'
 import { type DatabaseOptions, openDatabase } from './store/database.ts'
 import { Listener } from './store/listener.ts'
 import { migrate } from './store/migrations.ts'
+import { VERSION } from './version.ts'
 
 /** The longest path that a unix socket may have everywhere is 103 bytes. */
 const MAX_SOCKET_PATH_BYTES = 100
@@ -136,6 +137,7 @@ async function start(
     { url, socket: socket?.path, version: VERSION, database: store.folder ?? 'external' },
     'serving'
   )
+  logger.flush()
   await welcome(config, options, { url, socket: socket?.path, admin, folder: store.folder })
   return { url, socket: socket?.path, app }
 }

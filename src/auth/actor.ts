@@ -24,6 +24,8 @@ export interface Actor {
     repositoryIds: ReadonlySet<number> | null
     issuedByUid: string | null
     expiresAt: Date | null
+    /** the same as GitHub's header shows it */
+    expiration: string | undefined
   }
 }
 
@@ -43,7 +45,10 @@ export function actorOf(row: TokenRow): Actor {
       permissions: row.permissions,
       repositoryIds: fineGrained && !row.all_repositories ? new Set(row.repository_ids) : null,
       issuedByUid: row.issued_by_uid,
-      expiresAt: row.expires_at
+      expiresAt: row.expires_at,
+      expiration: row.expires_at
+        ? `${row.expires_at.toISOString().slice(0, 19).replace('T', ' ')} UTC`
+        : undefined
     }
   }
 }

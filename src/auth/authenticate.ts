@@ -41,6 +41,18 @@ export class Authenticator {
     for (const hash of hashes) this.#cache.delete(hash)
   }
 
+  /** The actor of a token that was looked up within the last second; undefined when it has to be asked for. */
+  recall(authorization: string | undefined): Actor | undefined {
+    const token = readAuthorization(authorization)
+    return token ? this.#recall(hashToken(token).toString('base64')) : undefined
+  }
+
+  #recall(key: string): Actor | undefined {
+    const cached = this.#cache.get(key)
+    if (!cached || performance.now() - cached.sentAt >= CACHE_MS || isExpired(cached.actor)) return undefined
+    return cached.actor
+  }
+
   /**
    * @param authorization the header as it came
    * @param address where the request came from
@@ -59,16 +71,16 @@ export class Authenticator {
 
   async #find(hash: Buffer): Promise<Actor | undefined> {
     const key = hash.toString('base64')
-    const now = performance.now()
-    const cached = this.#cache.get(key)
-    if (cached && now - cached.sentAt < CACHE_MS) return isExpired(cached.actor) ? undefined : cached.actor
+    const recalled = this.#recall(key)
+    if (recalled) return recalled
+    const sentAt = performance.now()
     const [row] = await findValidToken(this.#db, { hash })
     if (!row) {
       this.#cache.delete(key)
       return undefined
     }
     const actor = actorOf(row)
-    this.#cache.set(key, { actor, sentAt: now })
+    this.#cache.set(key, { actor, sentAt })
     if (!row.used_lately) touchToken(this.#db, row.token_id).catch(this.#events.onTouchError)
     return actor
   }

@@ -1,7 +1,7 @@
 import { Command } from 'commander'
 import { loadConfig, readEnvironment } from '../config.ts'
 import { createLogger, describeError } from '../logger.ts'
-import { type RunningServer, reloadTls, serve } from '../main.ts'
+import type { RunningServer } from '../main.ts'
 
 /** A second signal does not wait for requests under way. */
 const FORCED_EXIT_CODE = 130
@@ -14,7 +14,10 @@ export function serveCommand(): Command {
 
 async function run(): Promise<void> {
   const { config, secrets } = loadConfig(readEnvironment())
+  // The web server is no burden to the other commands.
+  const { reloadTls, serve } = await import('../main.ts')
   const logger = createLogger(config.logLevel)
+  process.on('exit', () => logger.flush())
   let server: RunningServer | undefined
   let stopping = false
 

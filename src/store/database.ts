@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import { Kysely, PostgresDialect } from 'kysely'
 import pg from 'pg'
+import { setPool } from './statement.ts'
 import type { Database } from './tables.ts'
 
 export interface DatabaseOptions {
@@ -84,7 +85,9 @@ export function openDatabase(options: DatabaseOptions): Kysely<Database> {
   // A connection that breaks while it is in use fails its query, and tells so once more: unheard, that would end
   // the process.
   pool.on('connect', (client) => client.on('error', () => {}))
-  return new Kysely<Database>({ dialect: new PostgresDialect({ pool }) })
+  const db = new Kysely<Database>({ dialect: new PostgresDialect({ pool }) })
+  setPool(db, pool)
+  return db
 }
 
 const SOCKET_ERRORS = new Set(['ECONNREFUSED', 'ECONNRESET', 'ENOENT', 'EPIPE', 'ETIMEDOUT', 'EHOSTUNREACH'])

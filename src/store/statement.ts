@@ -8,6 +8,7 @@ import {
   PostgresQueryCompiler,
   type RawBuilder
 } from 'kysely'
+import type pg from 'pg'
 import type { Database } from './tables.ts'
 
 /** Compiles, and never connects. */
@@ -31,6 +32,16 @@ class Parameter {
 export type Statement<P, R> = ((db: Kysely<Database>, parameters: P) => Promise<R[]>) & {
   /** the SQL and its parameters, for those who run it by other means (the benchmark's floor) */
   compile(parameters: P): { text: string; values: unknown[] }
+}
+
+/**
+ * The pools of databases: what is compiled already goes straight to a pool, past the layers that would compile
+ * it. A transaction has no pool and goes through them, since it has a connection of its own.
+ */
+const pools = new WeakMap<Kysely<Database>, pg.Pool>()
+
+export function setPool(db: Kysely<Database>, pool: pg.Pool): void {
+  pools.set(db, pool)
 }
 
 /**
@@ -65,8 +76,9 @@ export function statement<P extends object, R>(
 
   const run = async (db: Kysely<Database>, parameters: P) => {
     const { text, values } = compile(parameters)
-    const result = await db.executeQuery<R>(CompiledQuery.raw(text, values))
-    return result.rows
+    const pool = pools.get(db)
+    const result = await (pool ? pool.query(text, values) : db.executeQuery(CompiledQuery.raw(text, values)))
+    return result.rows as R[]
   }
   return Object.assign(run, { compile })
 }

@@ -1,4 +1,4 @@
-import type { FastifyInstance, FastifyRequest } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { Kysely } from 'kysely'
 import { ACCESS, type AccessRule, canSee, requireAccess, requireRepositoryAccess } from '../../auth/access.ts'
 import type { Authenticator } from '../../auth/authenticate.ts'
@@ -6,7 +6,7 @@ import { NotFound, Renamed } from '../../errors.ts'
 import { findRenamedRepository, type RepositoryLocator } from '../../store/repositories.ts'
 import type { Database } from '../../store/tables.ts'
 import type { Found } from './context.ts'
-import { setTokenHeaders } from './headers.ts'
+import { acceptedHeaders, setTokenHeaders } from './headers.ts'
 
 /**
  * Who asks, what it is about, and whether that is allowed: settled before a body is read. A route that does not
@@ -16,31 +16,41 @@ export function guard(app: FastifyInstance, db: Kysely<Database>, authenticator:
   app.decorateRequest('actor')
   app.decorateRequest('found')
 
-  app.addHook('onRoute', ({ url, method, config }) => {
+  app.addHook('onRoute', (route) => {
+    const { url, method, config } = route
     if (!config?.access) throw new Error(`${method} ${url} declares no access`)
-    if (ACCESS[config.access].on === 'repository' && !config.find) {
+    const rule: AccessRule = ACCESS[config.access]
+    if (rule.on === 'nobody') return
+    if (rule.on === 'repository' && !config.find) {
       throw new Error(`${method} ${url} does not find the repository that it is about`)
     }
+    route.onRequest = settleAccess(db, authenticator, rule, config.find)
   })
+}
 
-  app.addHook('onRequest', async (request, reply) => {
-    const { access, find } = request.routeOptions.config
+type Find = (request: FastifyRequest) => Promise<Found>
+
+/** Made once for each route, since what a route declares does not change from request to request. */
+function settleAccess(db: Kysely<Database>, authenticator: Authenticator, rule: AccessRule, find?: Find) {
+  const accepted = acceptedHeaders(rule)
+  return async (request: FastifyRequest, reply: FastifyReply): Promise<void> => {
     // A trailing slash is an empty parameter to the router, and no route to clients.
     if (Object.values(request.params as Record<string, string>).includes('')) throw new NotFound()
-    const rule: AccessRule = ACCESS[access!]
-    if (rule.on === 'nobody') return
-    request.actor = await authenticator.authenticate(request.headers.authorization, request.ip)
-    setTokenHeaders(request, reply)
+    const { authorization } = request.headers
+    const actor =
+      authenticator.recall(authorization) ?? (await authenticator.authenticate(authorization, request.ip))
+    request.actor = actor
+    setTokenHeaders(reply, actor, accepted)
     if (rule.on !== 'repository') {
-      requireAccess(request.actor, rule)
+      requireAccess(actor, rule)
       request.found = find ? await find(request) : {}
       return
     }
     request.found = await find!(request)
     const { repository } = request.found
     if (!repository) await redirectRenamed(db, request)
-    requireRepositoryAccess(request.actor, rule, repository)
-  })
+    requireRepositoryAccess(actor, rule, repository)
+  }
 }
 
 /** An old name leads to the repository, for those who may see it. */

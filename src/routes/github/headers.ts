@@ -1,5 +1,6 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { ACCESS, type AccessRule } from '../../auth/access.ts'
+import type { AccessRule } from '../../auth/access.ts'
+import type { Actor } from '../../auth/actor.ts'
 import { NotAcceptable, UnsupportedApiVersion } from '../../errors.ts'
 
 export const API_VERSIONS = ['2022-11-28', '2026-03-10'] as const
@@ -38,7 +39,9 @@ const COMMON = {
   'content-security-policy': "default-src 'none'"
 }
 
+/** On answers to GET and HEAD. */
 const READING = {
+  ...COMMON,
   'cache-control': 'private, max-age=60, s-maxage=60',
   vary: 'Accept, Authorization, Cookie, X-GitHub-OTP, Accept-Encoding, Accept, X-Requested-With'
 }
@@ -52,8 +55,8 @@ const PREFLIGHT = {
 }
 
 export function setCommonHeaders(request: FastifyRequest, reply: FastifyReply): void {
-  reply.headers(COMMON).header('x-github-request-id', request.id)
-  if (request.method === 'GET' || request.method === 'HEAD') reply.headers(READING)
+  const reading = request.method === 'GET' || request.method === 'HEAD'
+  reply.headers(reading ? READING : COMMON).header('x-github-request-id', request.id)
 }
 
 export function setPreflightHeaders(reply: FastifyReply): void {
@@ -94,19 +97,23 @@ function isJson(type: string): boolean {
   )
 }
 
+/** What an operation accepts, for either kind of token. */
+export interface AcceptedHeaders {
+  scopes: string
+  permission: string | undefined
+}
+
+export function acceptedHeaders({ scopes, permission }: AccessRule): AcceptedHeaders {
+  return { scopes: scopes.join(', '), permission: permission && `${permission.name}=${permission.level}` }
+}
+
 /** What the token has and what the operation accepts; the names of scopes for classic tokens alone. */
-export function setTokenHeaders(request: FastifyRequest, reply: FastifyReply): void {
-  const { token } = request.actor
-  const name = request.routeOptions.config.access
-  const rule: AccessRule | undefined = name && ACCESS[name]
+export function setTokenHeaders(reply: FastifyReply, { token }: Actor, accepted: AcceptedHeaders): void {
   if (token.kind === 'classic') {
     reply.header('x-oauth-scopes', token.scopeNames)
-    reply.header('x-accepted-oauth-scopes', rule?.scopes.join(', ') ?? '')
-  } else if (rule?.permission) {
-    reply.header('x-accepted-github-permissions', `${rule.permission.name}=${rule.permission.level}`)
+    reply.header('x-accepted-oauth-scopes', accepted.scopes)
+  } else if (accepted.permission) {
+    reply.header('x-accepted-github-permissions', accepted.permission)
   }
-  if (token.expiresAt) {
-    const [date, time] = token.expiresAt.toISOString().split('T')
-    reply.header('github-authentication-token-expiration', `${date} ${time!.slice(0, 8)} UTC`)
-  }
+  if (token.expiration) reply.header('github-authentication-token-expiration', token.expiration)
 }

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { VERSION } from '../../../src/app.ts'
+import { VERSION } from '../../../src/version.ts'
 import { schemaValidator, validator } from '../../github-description.ts'
 import { getAccount, startTestServer } from '../../helper.ts'
 
