@@ -109,6 +109,8 @@ export async function buildApp(dependencies: AppDependencies): Promise<FastifyIn
     loggerInstance: logger as FastifyBaseLogger,
     logController: new LogController({ disableRequestLogging: true }),
     genReqId: makeRequestId,
+    // One logger for all: a child for each request costs more than the few lines that name the request.
+    childLoggerFactory: (parent) => parent,
     rewriteUrl,
     trustProxy: dependencies.trustedProxies?.length ? [...dependencies.trustedProxies] : false,
     bodyLimit: Math.ceil((limits.maxValueBytes + 48) / 3) * 4 + BODY_SLACK_BYTES,
@@ -141,8 +143,9 @@ export async function buildApp(dependencies: AppDependencies): Promise<FastifyIn
     const route = request.routeOptions.url ?? 'unknown'
     const { elapsedTime } = reply
     metrics.requestAnswered(request.method, route, reply.statusCode, elapsedTime / 1000)
-    request.log.info(
+    logger.info(
       {
+        reqId: request.id,
         method: request.method,
         route,
         status: reply.statusCode,

@@ -5,7 +5,7 @@ import type { Database } from '../store/tables.ts'
 import { findValidToken, touchToken } from '../store/tokens.ts'
 import { type Actor, actorOf } from './actor.ts'
 import type { FailedLogins } from './failed-logins.ts'
-import { hashToken, isWellFormedToken, readAuthorization } from './token.ts'
+import { hashToken, isWellFormedToken, readAuthorization, tokenCacheKey } from './token.ts'
 
 /** How long a revoked token may still be taken for valid, counted from when its query was sent. */
 const CACHE_MS = 1000
@@ -44,7 +44,7 @@ export class Authenticator {
   /** The actor of a token that was looked up within the last second; undefined when it has to be asked for. */
   recall(authorization: string | undefined): Actor | undefined {
     const token = readAuthorization(authorization)
-    return token ? this.#recall(hashToken(token).toString('base64')) : undefined
+    return token ? this.#recall(tokenCacheKey(token)) : undefined
   }
 
   #recall(key: string): Actor | undefined {

@@ -1,4 +1,4 @@
-import { createHash, randomBytes } from 'node:crypto'
+import { hash, randomBytes } from 'node:crypto'
 import { crc32 } from 'node:zlib'
 import { OPERATOR_TOKEN } from '../config.ts'
 import type { TokenKind } from '../store/tables.ts'
@@ -39,7 +39,12 @@ export function isWellFormedToken(token: string): boolean {
 
 /** What is stored of a token: SHA-256, enough for 256 random bits. */
 export function hashToken(token: string): Buffer {
-  return createHash('sha256').update(token).digest()
+  return hash('sha256', token, 'buffer')
+}
+
+/** The same in base64, as caches and notifications hold it. */
+export function tokenCacheKey(token: string): string {
+  return hash('sha256', token, 'base64')
 }
 
 export function lastEight(token: string): string {

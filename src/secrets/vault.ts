@@ -1,4 +1,4 @@
-import { createHash, randomUUID } from 'node:crypto'
+import { hash, randomUUID } from 'node:crypto'
 import type { Kysely, Transaction } from 'kysely'
 import { LimitExceeded, NotFound, PreconditionFailed, Unauthenticated } from '../errors.ts'
 import { decodeSealedBox, type Keyring, SEALED_BOX_OVERHEAD } from '../keyring/index.ts'
@@ -69,7 +69,7 @@ export function secretTag({
   secret_uid,
   row_version
 }: Pick<SecretHead, 'secret_uid' | 'row_version'>): string {
-  return createHash('sha256').update(`${secret_uid}/${row_version}`).digest('hex')
+  return hash('sha256', `${secret_uid}/${row_version}`, 'hex')
 }
 
 function requireMatch(ifMatch: string | undefined, head: SecretHead | undefined): void {
@@ -312,7 +312,7 @@ function auditOf(
     subjectUid: context.secretUid,
     name: context.name,
     valueVersion: context.valueVersion,
-    ...(envelope && { envelopeSha256: createHash('sha256').update(envelope).digest() })
+    ...(envelope && { envelopeSha256: hash('sha256', envelope, 'buffer') })
   })
   return { ...row, token_id: principal.tokenId }
 }

@@ -1,9 +1,9 @@
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
 /** Weak tag of an answer from its bytes. */
 export function bodyTag(payload: string | Buffer): string {
-  return `W/"${createHash('sha256').update(payload).digest('hex')}"`
+  return `W/"${hash('sha256', payload, 'hex')}"`
 }
 
 /** The opaque parts of a list of entity tags, weak or not, joined by commas; `*` stays. */

@@ -116,7 +116,8 @@ export function handleError(error: FastifyError | Error, request: FastifyRequest
   if (error instanceof Renamed) {
     redirect(request, reply, error)
   } else if (error instanceof CofferError) {
-    if (error.status >= 500) request.log.error({ err: describeError(error) }, 'request failed')
+    if (error.status >= 500)
+      request.log.error({ reqId: request.id, err: describeError(error) }, 'request failed')
     answer(request, reply, error)
   } else if (statusCode !== undefined && statusCode >= 400 && statusCode < 500) {
     // Before the database's: a client that hangs up while it sends has the code of a connection reset, too.
@@ -124,10 +125,10 @@ export function handleError(error: FastifyError | Error, request: FastifyRequest
     reply.code(statusCode).send(errorBody(statusCode, message, request.routeOptions.config.docs))
   } else if (isTemporaryDatabaseError(error)) {
     request.server.metrics.databaseUnavailable()
-    request.log.warn({ code: describeError(error).code }, 'database unavailable')
+    request.log.warn({ reqId: request.id, code: describeError(error).code }, 'database unavailable')
     answer(request, reply, new Unavailable())
   } else {
-    request.log.error({ err: describeError(error) }, 'request failed')
+    request.log.error({ reqId: request.id, err: describeError(error) }, 'request failed')
     reply.code(500).send(errorBody(500, 'Server Error', request.routeOptions.config.docs))
   }
 }
