@@ -4,14 +4,14 @@ import { chmod, mkdtemp, readFile, realpath, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
 import type { Test } from 'tap'
 import { loadConfig } from '../src/config.ts'
 import type { Keyring } from '../src/keyring/index.ts'
 import { type OpenStore, openKeyring, openStore } from '../src/open.ts'
 import { loadGenerations } from '../src/secrets/generations.ts'
+import { CHECKOUT } from './checkout.ts'
 
-const BIN = fileURLToPath(new URL('../bin/coffer.mjs', import.meta.url))
+const BIN = path.join(CHECKOUT, 'bin', 'coffer.mjs')
 const START_PATIENCE_MS = 60_000
 
 export type Environment = Record<string, string>

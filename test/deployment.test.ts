@@ -3,12 +3,11 @@ import path from 'node:path'
 import t from 'tap'
 import { parse } from 'yaml'
 import { loadConfig } from '../src/config.ts'
+import { CHECKOUT } from './checkout.ts'
 
 // The image and the compose file cannot be run without an engine; what can be checked of them is checked here.
 
-const above = path.resolve(import.meta.dirname, '..')
-const ROOT = path.basename(above) === 'build' ? path.dirname(above) : above
-const read = (file: string) => readFile(path.join(ROOT, file), 'utf8')
+const read = (file: string) => readFile(path.join(CHECKOUT, file), 'utf8')
 
 interface Service {
   environment?: Record<string, string>
@@ -41,7 +40,7 @@ function documented(example: string): Set<string> {
 }
 
 t.test('.env.example has every variable that the configuration reads, and no other', async (t) => {
-  const source = await readFile(path.join(ROOT, 'src', 'config.ts'), 'utf8')
+  const source = await readFile(path.join(CHECKOUT, 'src', 'config.ts'), 'utf8')
   const names = new Set(['COFFER_ADMIN_TOKEN_FILE', 'COFFER_METRICS_TOKEN_FILE', 'COFFER_TOKEN_FILE'])
   for (const [, name] of source.matchAll(/reader\s*\.\w+\(\s*'([A-Z][A-Z0-9_]+)'/g)) names.add(name!)
   names.delete('XDG_RUNTIME_DIR')
@@ -96,7 +95,7 @@ t.test('the image copies what exists, runs as nobody in particular, on glibc', a
     .filter((line) => line.startsWith('COPY ') && !line.includes('--from='))
     .flatMap((line) => line.split(/\s+/).slice(1, -1))
   t.ok(copied.includes('src') && copied.includes('migrations') && copied.includes('bin'))
-  for (const file of copied) await t.resolves(access(path.join(ROOT, file)), file)
+  for (const file of copied) await t.resolves(access(path.join(CHECKOUT, file)), file)
   for (const line of lines.filter((line) => line.startsWith('FROM '))) t.match(line, /node:\d+-bookworm-slim/)
   t.match(lines.join('\n'), /^USER coffer$/m)
   t.match(lines.join('\n'), /^ENTRYPOINT \["node", "bin\/coffer\.mjs"\]$/m)

@@ -3,6 +3,7 @@ import path from 'node:path'
 import { Validator } from '@seriousme/openapi-schema-validator'
 import t from 'tap'
 import { describeGitHubApi } from '../scripts/describe.ts'
+import { CHECKOUT } from './checkout.ts'
 
 interface Operation {
   operationId: string
@@ -16,14 +17,8 @@ const operations = Object.entries(description.paths).flatMap(([url, methods]) =>
   Object.entries(methods).map(([method, operation]) => ({ url, method, operation }))
 )
 
-/** The root of the checkout, from the sources and from the built tests alike. */
-function root(): string {
-  const above = path.resolve(import.meta.dirname, '..')
-  return path.basename(above) === 'build' ? path.dirname(above) : above
-}
-
 t.test('openapi/github.json is what the routes say; npm run openapi writes it', async (t) => {
-  const committed = JSON.parse(await readFile(path.join(root(), 'openapi', 'github.json'), 'utf8'))
+  const committed = JSON.parse(await readFile(path.join(CHECKOUT, 'openapi', 'github.json'), 'utf8'))
   t.same(committed, JSON.parse(JSON.stringify(description)))
 })
 
@@ -40,7 +35,7 @@ t.test("operationIds are GitHub's, each used once", async (t) => {
   t.equal(new Set(ids).size, ids.length)
   const upstream = JSON.parse(
     await readFile(
-      path.join(root(), 'node_modules', '@octokit', 'openapi', 'generated', 'api.github.com.json'),
+      path.join(CHECKOUT, 'node_modules', '@octokit', 'openapi', 'generated', 'api.github.com.json'),
       'utf8'
     )
   ) as Description

@@ -296,7 +296,7 @@ t.test('--offline replaces a lost token while no server runs, and is refused bes
   t.match(refused, {
     code: 2,
     stdout: '',
-    stderr: /^coffer: A Coffer server uses this database\. Stop it first/
+    stderr: /^coffer: A Coffer server uses this database\. Stop every server of it first/
   })
   const admin = await getAccount(db, 'admin')
   t.equal((await db.selectFrom('tokens').select('id').where('account_id', '=', admin.id).execute()).length, 1)

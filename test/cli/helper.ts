@@ -7,13 +7,10 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
+import { CHECKOUT } from '../checkout.ts'
 
 /** The command as it is in the checkout, also when the tests run from their build folder. */
-export const BIN = (() => {
-  let folder = import.meta.dirname
-  while (!existsSync(path.join(folder, 'bin', 'coffer.mjs'))) folder = path.dirname(folder)
-  return path.join(folder, 'bin', 'coffer.mjs')
-})()
+export const BIN = path.join(CHECKOUT, 'bin', 'coffer.mjs')
 
 export type Variables = Readonly<Record<string, string | undefined>>
 

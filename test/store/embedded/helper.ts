@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { chmod, mkdtemp, readFile, realpath, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { dirname, extname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
@@ -81,8 +81,10 @@ export function startHolder(
   { log: _log, ...options }: EmbeddedOptions,
   spawnOptions: { uid?: number; gid?: number; env?: NodeJS.ProcessEnv } = {}
 ) {
-  const script = fileURLToPath(new URL('holder.ts', import.meta.url))
-  const argv = ['--import', import.meta.resolve('tsx'), script, mode, JSON.stringify(options)]
+  const extension = extname(fileURLToPath(import.meta.url))
+  const script = fileURLToPath(new URL(`holder${extension}`, import.meta.url))
+  const loader = extension === '.ts' ? ['--import', import.meta.resolve('tsx')] : []
+  const argv = [...loader, script, mode, JSON.stringify(options)]
   const child = spawn(process.execPath, argv, {
     cwd: dirname(script),
     detached: true,
