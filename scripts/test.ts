@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
 import { Kysely, PostgresDialect, sql } from 'kysely'
@@ -7,11 +7,11 @@ import pg from 'pg'
 import { serveEmbedded } from '../src/store/embedded/embedded-postgres.ts'
 import { migrate } from '../src/store/migrations.ts'
 import type { Database } from '../src/store/tables.ts'
+import { runTestFiles } from './run-tests.ts'
 
 // npm test [-- FILE …]: types, lint, and all tests (or those named) against a real PostgreSQL.
 
 const TEMPLATE = `coffer_template_${process.pid}`
-const JOBS = 2
 
 function run(
   command: string,
@@ -69,21 +69,9 @@ async function runTests(files: readonly string[], coverage: boolean): Promise<nu
   try {
     await inDatabase(server.url, home, (db) => sql`create database ${sql.id(TEMPLATE)}`.execute(db))
     await inDatabase(server.url, TEMPLATE, migrate)
-    const coverageArguments = coverage
-      ? ['--allow-incomplete-coverage']
-      : ['--disable-coverage', '--allow-empty-coverage']
-    return await run(
-      bin('tap'),
-      [
-        `--jobs=${JOBS}`,
-        '--timeout=120',
-        '--reporter=terse',
-        '--output-file=build/test.tap',
-        ...coverageArguments,
-        ...files
-      ],
-      { ...process.env, TEST_DATABASE_URL: server.url, TEST_TEMPLATE: TEMPLATE }
-    )
+    const env = { ...process.env, TEST_DATABASE_URL: server.url, TEST_TEMPLATE: TEMPLATE }
+    if (!coverage) return await runTestFiles(files, path.join('build', 'test.tap'), env)
+    return await run(bin('tap'), ['--jobs=2', '--timeout=240', '--allow-incomplete-coverage', ...files], env)
   } finally {
     await inDatabase(server.url, home, (db) =>
       sql`drop database if exists ${sql.id(TEMPLATE)} with (force)`.execute(db)
@@ -94,11 +82,15 @@ async function runTests(files: readonly string[], coverage: boolean): Promise<nu
 
 const named = process.argv.slice(2).filter((argument) => !argument.startsWith('--'))
 const coverage = process.argv.includes('--coverage')
-const compiled = named.map((file) => path.join('build', file.replace(/\.ts$/, '.js')))
+
+async function testFiles(): Promise<string[]> {
+  if (named.length > 0) return named.map((file) => path.join('build', file.replace(/\.ts$/, '.js')))
+  const files = await readdir(path.join('build', 'test'), { recursive: true })
+  return files.filter((file) => file.endsWith('.test.js')).map((file) => path.join('build', 'test', file))
+}
 
 await rm('build', { recursive: true, force: true })
 const checks =
   (await run(bin('tsc'), [])) ||
   (named.length === 0 && (await run(bin('biome'), ['check', '--error-on-warnings'])))
-process.exitCode =
-  Number(checks) || (await runTests(compiled.length > 0 ? compiled : ['build/test/**/*.test.js'], coverage))
+process.exitCode = checks ? 1 : Math.min(1, await runTests(await testFiles(), coverage))
