@@ -29,6 +29,8 @@ export interface Config {
   readonly tokenDefaultDays: number
   readonly tokenMaxDays: number
   readonly adminLogin: string
+  /** where the operator put the first token, for the lines that are printed */
+  readonly adminTokenFile: string | undefined
 }
 
 /** Everything that is never shown; kept apart so that it cannot be logged along. */
@@ -205,7 +207,8 @@ export function loadConfig(environment: Environment): { config: Config; secrets:
     keyGraceSeconds: reader.integer('COFFER_KEY_GRACE_HOURS', 24, 0, 8760) * 3600,
     tokenDefaultDays: reader.integer('COFFER_TOKEN_DEFAULT_DAYS', 90, 1, 3650),
     tokenMaxDays: reader.integer('COFFER_TOKEN_MAX_DAYS', 366, 1, 3650),
-    adminLogin: reader.text('COFFER_ADMIN_LOGIN') ?? 'admin'
+    adminLogin: reader.text('COFFER_ADMIN_LOGIN') ?? 'admin',
+    adminTokenFile: reader.text('COFFER_ADMIN_TOKEN_FILE')
   }
   const secrets: Secrets = {
     databaseUrl,

@@ -281,7 +281,8 @@ async function welcome(
   if (folder) print(`Database: ${folder}   Master key and passwords: ${path.join(config.dataDir, 'keys')}`)
   if (admin) {
     const { login, generated } = admin
-    let token = '$COFFER_ADMIN_TOKEN'
+    const { adminTokenFile } = config
+    let token = adminTokenFile ? `$(cat ${shellQuote(adminTokenFile)})` : '$COFFER_ADMIN_TOKEN'
     print('')
     if (generated) {
       const until = generated.expiresAt
