@@ -1,6 +1,7 @@
 import type { Kysely, Transaction } from 'kysely'
-import { Unauthenticated } from '../errors.ts'
+import { NotFound, Unauthenticated } from '../errors.ts'
 import type { Principal } from '../store/audit.ts'
+import { isForeignKeyViolation } from '../store/database.ts'
 import type { Database } from '../store/tables.ts'
 import { holdToken } from '../store/tokens.ts'
 
@@ -13,9 +14,13 @@ export async function inTheNameOf<T>(
   principal: Principal,
   change: (tx: Transaction<Database>) => Promise<T>
 ): Promise<T> {
-  return await db.transaction().execute(async (tx) => {
+  const run = db.transaction().execute(async (tx) => {
     if (principal.tokenId !== null && !(await holdToken(tx, principal.tokenId)))
       throw new Unauthenticated(true)
     return await change(tx)
+  })
+  return await run.catch((error) => {
+    // What the change is about was removed while it ran.
+    throw isForeignKeyViolation(error) ? new NotFound() : error
   })
 }

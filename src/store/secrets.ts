@@ -1,4 +1,4 @@
-import { type Kysely, type RawBuilder, sql, type Transaction } from 'kysely'
+import { type Compilable, type Kysely, type RawBuilder, sql, type Transaction } from 'kysely'
 import type { AuditRow } from './audit.ts'
 import {
   isVisible,
@@ -106,8 +106,8 @@ function perLocator<P, R>(
   locator: RepositoryLocator,
   parameters: P & RepositoryQuery
 ) => Promise<R | undefined> {
-  // biome-ignore lint/suspicious/noExplicitAny: the selection of the built query is stated as R by the caller
-  const compilable = (query: unknown) => query as any
+  // The selection of the built query is stated as R by the caller.
+  const compilable = (query: unknown) => query as Compilable<R>
   const byName = statement<P & RepositoryQuery & ByName, R>((db, parameter) =>
     compilable(
       build(
