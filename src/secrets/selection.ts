@@ -1,29 +1,20 @@
 import type { Kysely, Transaction } from 'kysely'
 import { hasPermission } from '../auth/access.ts'
 import { type Actor, sightOf } from '../auth/actor.ts'
-import {
-  Conflict,
-  Forbidden,
-  InvalidInput,
-  NotFound,
-  PreconditionFailed,
-  Unauthenticated
-} from '../errors.ts'
+import { Conflict, Forbidden, InvalidInput, NotFound, Unauthenticated } from '../errors.ts'
 import { insertAuditEvents } from '../store/audit.ts'
 import { listVisibleIds } from '../store/repositories.ts'
+import { lockSecret, type SecretHead, touchSecret } from '../store/secrets.ts'
 import {
   addToSelection,
   listSelectedIds,
-  lockSecret,
   removeFromSelection,
-  replaceSelection,
-  type SecretHead,
-  touchSecret
-} from '../store/secrets.ts'
+  replaceSelection
+} from '../store/selections.ts'
 import type { Database, Visibility } from '../store/tables.ts'
 import { holdToken } from '../store/tokens.ts'
 import { type Collection, collectionName } from './collection.ts'
-import { secretTag, type TokenPrincipal } from './vault.ts'
+import { requireMatch, type TokenPrincipal } from './vault.ts'
 
 const FIELD = 'selected_repository_ids'
 
@@ -146,9 +137,7 @@ async function changeSelection(
     if (!(await holdToken(tx, principal.tokenId))) throw new Unauthenticated(true)
     const head = await lockSecret(tx, collection, name)
     if (!head) throw new NotFound()
-    if (ifMatch !== undefined && ifMatch !== '*' && !ifMatch.split(',').includes(secretTag(head))) {
-      throw new PreconditionFailed()
-    }
+    requireMatch(ifMatch, head)
     const visibility = await change(tx, head)
     await touchSecret(tx, head.secret_id, visibility ? { visibility } : {})
     await insertAuditEvents(tx, [

@@ -72,7 +72,8 @@ export function secretTag({
   return hash('sha256', `${secret_uid}/${row_version}`, 'hex')
 }
 
-function requireMatch(ifMatch: string | undefined, head: SecretHead | undefined): void {
+/** Throws `PreconditionFailed` when If-Match is given and is not what is there. */
+export function requireMatch(ifMatch: string | undefined, head: SecretHead | undefined): void {
   if (ifMatch === undefined) return
   if (!head || (ifMatch !== '*' && !ifMatch.split(',').includes(secretTag(head))))
     throw new PreconditionFailed()

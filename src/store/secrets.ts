@@ -1,13 +1,11 @@
 import { type Compilable, type Kysely, type RawBuilder, sql, type Transaction } from 'kysely'
 import type { AuditRow } from './audit.ts'
 import {
-  isVisible,
   locatedByName,
   type RepositoryFacts,
   type RepositoryLocator,
   repositoriesSeenBy,
   repositoryFacts,
-  type Sight,
   utc
 } from './repositories.ts'
 import { type Statement, statement } from './statement.ts'
@@ -66,7 +64,7 @@ function headOf(row: MaybeHead | undefined): SecretHead | undefined {
   return row && row.secret_id !== null ? (row as SecretHead) : undefined
 }
 
-interface Page {
+export interface Page {
   limit: number
   offset: number
 }
@@ -367,8 +365,6 @@ export async function deleteSecretsOfOwner(
     .execute()
 }
 
-// ---- visibility and selected repositories ----
-
 /** Moves the row version and nothing else that clients see of the secret itself. */
 export async function touchSecret(
   tx: Transaction<Database>,
@@ -380,71 +376,6 @@ export async function touchSecret(
     .set({ ...change, row_version: sql<number>`row_version + 1` })
     .where('id', '=', secretId)
     .execute()
-}
-
-export async function replaceSelection(
-  tx: Transaction<Database>,
-  secretId: number,
-  repositoryIds: readonly number[]
-): Promise<void> {
-  await tx.deleteFrom('secret_repositories').where('secret_id', '=', secretId).execute()
-  await addToSelection(tx, secretId, repositoryIds)
-}
-
-export async function addToSelection(
-  tx: Transaction<Database>,
-  secretId: number,
-  repositoryIds: readonly number[]
-): Promise<void> {
-  await sql`insert into secret_repositories (secret_id, repository_id)
-    select ${secretId}::bigint, id from repositories where id = any(${repositoryIds}::bigint[]) for key share
-    on conflict do nothing`.execute(tx)
-}
-
-/** False when it was not selected. */
-export async function removeFromSelection(
-  tx: Transaction<Database>,
-  secretId: number,
-  repositoryId: number
-): Promise<boolean> {
-  const { numDeletedRows } = await tx
-    .deleteFrom('secret_repositories')
-    .where('secret_id', '=', secretId)
-    .where('repository_id', '=', repositoryId)
-    .executeTakeFirstOrThrow()
-  return numDeletedRows > 0n
-}
-
-export async function listSelectedIds(db: Kysely<Database>, secretId: number): Promise<number[]> {
-  const rows = await db
-    .selectFrom('secret_repositories')
-    .select('repository_id')
-    .where('secret_id', '=', secretId)
-    .execute()
-  return rows.map(({ repository_id }) => repository_id)
-}
-
-/** Selected repositories that are visible, by id, with their full count. */
-export async function listSelection(
-  db: Kysely<Database>,
-  sight: Sight,
-  secretId: number,
-  page: Page
-): Promise<{ total: number; repositories: RepositoryFacts[] }> {
-  const selected = repositoriesSeenBy(db, sight.actorId)
-    .innerJoin('secret_repositories as sr', 'sr.repository_id', 'r.id')
-    .where('sr.secret_id', '=', secretId)
-    .where(isVisible(sight))
-  const { total } = await selected
-    .select((eb) => eb.fn.countAll<number>().as('total'))
-    .executeTakeFirstOrThrow()
-  const repositories = await selected
-    .select(repositoryFacts(sight.actorId))
-    .orderBy('r.id')
-    .limit(page.limit)
-    .offset(page.offset)
-    .execute()
-  return { total, repositories }
 }
 
 // ---- re-encryption ----

@@ -54,7 +54,7 @@ const compileBody: FastifySchemaCompiler<TSchema> = ({ schema, httpPart }) => {
 }
 
 function describe(error: ErrorObject, body: object, schema: TSchema): Error {
-  if (error.keyword === 'required') return missing(body, schema)
+  if (error.keyword === 'required') return missing(absentMembers(body, schema))
   const field = error.instancePath.split('/')[1] ?? ''
   if (error.keyword === 'pattern' && field === 'encrypted_value') {
     return new ImproperlyEncrypted('encrypted_value is not standard, padded base64')
@@ -84,8 +84,12 @@ function ruleOf({ keyword, params }: ErrorObject): string {
   }
 }
 
-function missing(body: object, schema: TSchema): InvalidInput {
-  const names = ((schema.required ?? []) as string[]).filter((name) => !Object.hasOwn(body, name))
+function absentMembers(body: object, schema: TSchema): string[] {
+  return ((schema.required ?? []) as string[]).filter((name) => !Object.hasOwn(body, name))
+}
+
+/** GitHub's error for members that a body must have. */
+export function missing(names: readonly string[]): InvalidInput {
   const quoted = names.map((name) => `"${name}"`).join(', ')
   const verb = names.length === 1 ? "wasn't" : "weren't"
   const violations = names.map<Violation>((name) => ({

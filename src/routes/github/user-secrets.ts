@@ -16,8 +16,10 @@ import {
   updateSelection
 } from '../../secrets/selection.ts'
 import { put, remove } from '../../secrets/vault.ts'
-import { findSecret, listSecrets, listSelection, type SecretHead } from '../../store/secrets.ts'
+import { findSecret, listSecrets, type SecretHead } from '../../store/secrets.ts'
+import { listSelection } from '../../store/selections.ts'
 import type { Visibility } from '../../store/tables.ts'
+import { missing } from './body.ts'
 import { readIfMatch } from './conditional.ts'
 import { apiPrefix, type Found, principal } from './context.ts'
 import type { GitHubRoutes } from './github.ts'
@@ -90,14 +92,6 @@ function readChange(body: Pick<PutUserSecret, 'selected_repository_ids' | 'visib
     ])
   }
   return { repositoryIds, visibility: body.visibility ?? (repositoryIds && 'selected') }
-}
-
-function missing(...names: string[]): InvalidInput {
-  const quoted = names.map((name) => `"${name}"`).join(', ')
-  return new InvalidInput(
-    `Invalid request.\n\n${quoted} ${names.length === 1 ? "wasn't" : "weren't"} supplied.`,
-    names.map((field) => ({ field, code: 'missing_field', message: `${field} wasn't supplied` }))
-  )
 }
 
 export const userSecretRoutes: GitHubRoutes = (app, { db, keyring, vault, metrics }) => {
@@ -227,12 +221,12 @@ export const userSecretRoutes: GitHubRoutes = (app, { db, keyring, vault, metric
       }
       if (body.encrypted_value === undefined) {
         const found = request.found.secret
-        if (!found || !change.visibility) throw missing('encrypted_value')
+        if (!found || !change.visibility) throw missing(['encrypted_value'])
         await requireSelectable(db, actor, change.repositoryIds ?? [], found.secret_id)
         await updateSelection(db, write, change)
         return reply.code(204).send()
       }
-      if (body.key_id === undefined) throw missing('key_id')
+      if (body.key_id === undefined) throw missing(['key_id'])
       await requireSelectable(db, actor, change.repositoryIds ?? [], request.found.secret?.secret_id)
       const { created } = await put(vault, {
         ...write,
