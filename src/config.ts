@@ -64,6 +64,11 @@ class Reader {
     return value === undefined || value === '' ? undefined : value
   }
 
+  /** of names that are not Coffer's own */
+  firstOf(names: readonly string[]): string | undefined {
+    return names.map((name) => this.text(name)).find((value) => value !== undefined)
+  }
+
   integer(name: string, fallback: number, least: number, most: number): number {
     const text = this.text(name)
     if (text === undefined) return fallback
@@ -242,17 +247,79 @@ export function readEnvironment(): Environment {
       throw new RefusedToStart('The file .env cannot be read; make it readable, or remove it.')
     }
   }
+  return readOwnEnvironment()
+}
+
+/** The process's environment alone, for commands that run in folders of other people. */
+export function readOwnEnvironment(): Environment {
   return { ...process.env }
 }
 
+export interface ClientConfig {
+  url: string
+  token: string
+}
+
 /** What the client side of the command line needs. */
-export function loadClientConfig(environment: Environment): { url: string; token: string } {
+export function loadClientConfig(environment: Environment): ClientConfig {
   const reader = new Reader(environment)
-  const url = reader.url('COFFER_URL', ['http:', 'https:']) ?? 'http://127.0.0.1:3000'
-  const token = reader.secret('COFFER_TOKEN')
+  const url = readClientUrl(reader)
+  const token = readClientToken(reader)
   if (token === undefined) {
     reader.problems.push('COFFER_TOKEN (or COFFER_TOKEN_FILE) must hold a token of an administrator')
   }
   if (reader.problems.length > 0) throw new RefusedToStart(reader.problems.join('\n'))
-  return { url: url.replace(/\/+$/, ''), token: token! }
+  return { url, token: token! }
+}
+
+/**
+ * What the client of the secrets API needs: the server may be GitHub itself, which has names of its own for a
+ * token. Those go nowhere else, and a token of Coffer's does not go there.
+ */
+export function loadSecretsClientConfig(environment: Environment): ClientConfig {
+  const reader = new Reader(environment)
+  const given = readClientUrl(reader)
+  const url = gitHubApi(reader, given)
+  let token = readClientToken(reader)
+  if (url === undefined) {
+    if (token === undefined) {
+      reader.problems.push(
+        'COFFER_TOKEN (or COFFER_TOKEN_FILE) must hold a token for the server at COFFER_URL; a .env is not read here'
+      )
+    }
+  } else if (token === undefined || token.startsWith('coffer_')) {
+    token = reader.firstOf(['GH_TOKEN', 'GITHUB_TOKEN'])
+    if (token === undefined) {
+      reader.problems.push(
+        'GH_TOKEN, GITHUB_TOKEN or COFFER_TOKEN (or COFFER_TOKEN_FILE) must hold a token of GitHub; a .env is not read here'
+      )
+    }
+  }
+  if (reader.problems.length > 0) throw new RefusedToStart(reader.problems.join('\n'))
+  return { url: url ?? given, token: token! }
+}
+
+function readClientUrl(reader: Reader): string {
+  const text = reader.url('COFFER_URL', ['http:', 'https:']) ?? 'http://127.0.0.1:3000'
+  const url = new URL(text)
+  if (url.search || url.hash || url.username || url.password) {
+    reader.problems.push('COFFER_URL must have no user, query or fragment')
+  }
+  return text.replace(/\/+$/, '')
+}
+
+function readClientToken(reader: Reader): string | undefined {
+  const token = reader.secret('COFFER_TOKEN')
+  if (token === undefined || /^[\x21-\x7e]+$/.test(token)) return token
+  reader.problems.push('COFFER_TOKEN (or COFFER_TOKEN_FILE) holds something else than one token')
+  return token
+}
+
+/** GitHub's API, for the address of its website too; undefined for every other server. */
+function gitHubApi(reader: Reader, text: string): string | undefined {
+  const { protocol, hostname } = new URL(text)
+  const host = hostname.replace(/^(www|api)\./, '')
+  if (host !== 'github.com' && !/^[a-z0-9-]+\.ghe\.com$/.test(host)) return undefined
+  if (protocol !== 'https:') reader.problems.push('COFFER_URL must begin with https:// for GitHub')
+  return `https://api.${host}`
 }
