@@ -3,6 +3,7 @@ import { adminCommand } from './cli/admin.ts'
 import { backupCommand, restoreCommand } from './cli/backup.ts'
 import { keyCommand } from './cli/key.ts'
 import { migrateCommand } from './cli/migrate.ts'
+import { secretCommand } from './cli/secret.ts'
 import { serveCommand } from './cli/serve.ts'
 import { exitCodeOf, explain } from './cli/terminal.ts'
 import { VERSION } from './version.ts'
@@ -12,6 +13,7 @@ const program = new Command('coffer')
   .version(VERSION)
   .showHelpAfterError('(add --help for what it takes)')
   .addCommand(serveCommand())
+  .addCommand(secretCommand())
   .addCommand(adminCommand())
   .addCommand(keyCommand())
   .addCommand(migrateCommand())

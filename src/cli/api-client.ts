@@ -43,8 +43,8 @@ export interface Answer {
   headers: Headers
   /** what the JSON says, {} for an empty body; undefined: it is no JSON */
   body: unknown
-  /** more than one when it was tried again */
-  attempts: number
+  /** an attempt before this one may have been carried out */
+  maybeDone: boolean
 }
 
 /** The server understood, and said no. */
@@ -136,7 +136,7 @@ async function send(client: ApiClient, { method, path, body }: ApiRequest): Prom
       signal: AbortSignal.timeout(TIMEOUT_MS)
     })
     const { status, headers } = response
-    return { status, headers, body: parseBody(await response.text()), attempts: 1 }
+    return { status, headers, body: parseBody(await response.text()), maybeDone: false }
   } catch (error) {
     throw new NoAnswer(
       `No ${client.expected} answers at ${client.url} (${reasonOf(error)}). ${remedyFor(client, error)}`,

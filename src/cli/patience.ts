@@ -35,16 +35,18 @@ export class Patience {
 
   /** The first answer that is final, or the last one when patience ends; throws `NoAnswer` alike. */
   async through(send: () => Promise<Answer>): Promise<Answer> {
+    let maybeDone = false
     for (let attempt = 1; ; attempt++) {
-      await this.#waitForTurn()
+      await this.#waitForTurn(attempt > 1)
       const outcome = await send().catch((error) => error as Error)
       if (outcome instanceof Error) {
         if (!this.#mayTryAgain(outcome, attempt)) throw outcome
+        maybeDone = true
         continue
       }
       this.#reached = true
-      const answer = { ...outcome, attempts: attempt }
-      if (!this.#mayAskAgain(answer, attempt)) return answer
+      if (!this.#mayAskAgain(outcome, attempt)) return { ...outcome, maybeDone }
+      maybeDone ||= outcome.status >= 500
     }
   }
 
@@ -78,17 +80,22 @@ export class Patience {
     return true
   }
 
-  async #waitForTurn(): Promise<void> {
+  async #waitForTurn(sent: boolean): Promise<void> {
     const { now, wait, signal } = this.#options
-    for (let ms = this.#notBefore - now(); ms > 0; ms = this.#notBefore - now()) await wait(ms, signal)
-    if (signal?.aborted) throw new Stopped()
+    for (let ms = this.#notBefore - now(); ms > 0 && !signal?.aborted; ms = this.#notBefore - now()) {
+      await wait(ms, signal)
+    }
+    if (signal?.aborted) throw new Stopped(sent)
   }
 }
 
-/** A request that was not sent, or not sent again, because of Ctrl-C. */
+/** By Ctrl-C, before a request was sent, or while it waited to be sent again. */
 export class Stopped extends CommandFailed {
-  constructor() {
-    super('Stopped.')
+  readonly sent: boolean
+
+  constructor(sent: boolean) {
+    super(sent ? 'Stopped while it waited to try again.' : 'Stopped: nothing was sent.')
+    this.sent = sent
   }
 }
 
@@ -98,5 +105,4 @@ function backoffMs(attempt: number): number {
 
 async function waitFor(ms: number, signal: AbortSignal | undefined): Promise<void> {
   await sleep(ms, undefined, signal && { signal }).catch(() => {})
-  if (signal?.aborted) throw new Stopped()
 }
