@@ -6,6 +6,7 @@ import { CommandFailed } from './terminal.ts'
 /** Of one request, where the server fails or goes away; a rate limit is bounded by time alone. */
 const MAX_ATTEMPTS = 5
 const FIRST_BACKOFF_MS = 1_000
+const SAID_FROM_MS = 1_000
 
 export interface PatienceOptions {
   /** how long all requests together may wait */
@@ -76,7 +77,8 @@ export class Patience {
     if (longer <= 0) return true
     this.#leftMs -= longer
     this.#notBefore = until
-    say(`${reason}; trying again in ${Math.ceil(ms / 1000)} s.`)
+    // Parallel requests meet the same limit a moment apart.
+    if (longer >= SAID_FROM_MS) say(`${reason}; trying again in ${Math.ceil(ms / 1000)} s.`)
     return true
   }
 

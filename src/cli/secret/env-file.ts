@@ -45,7 +45,8 @@ export function parseEnvFile(bytes: Uint8Array): { variables: Variable[]; refusa
     if (statement.kind === 'refused') refusals.push({ line, ...nameOf(statement), reason: statement.reason })
     if (statement.kind === 'assignment') {
       const reason = refusalOfName(statement.name)
-      const value = parse(statement.text)[statement.name]
+      const parsed = parse(statement.text)
+      const value = Object.hasOwn(parsed, statement.name) ? parsed[statement.name] : undefined
       if (reason !== undefined) refusals.push({ line, name: statement.name, reason })
       else if (value === undefined) refusals.push({ line, name: statement.name, reason: 'it cannot be read' })
       else
