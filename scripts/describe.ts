@@ -10,7 +10,7 @@ export async function describeGitHubApi(): Promise<object> {
     db,
     keyring: new Keyring([]),
     reloadGenerations: async () => {},
-    limits: { maxValueBytes: 49_152, maxSecrets: 100 },
+    limits: { maxValueBytes: 49_152, maxSecrets: undefined },
     tokenLifetimes: { defaultDays: 90, maxDays: 366 },
     logger: createLogger('silent')
   })

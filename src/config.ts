@@ -24,7 +24,8 @@ export interface Config {
   readonly masterKeyFiles: readonly string[]
   readonly logLevel: string
   readonly maxValueBytes: number
-  readonly maxSecrets: number
+  /** undefined: as many as GitHub allows, which differs from collection to collection */
+  readonly maxSecrets: number | undefined
   readonly keyGraceSeconds: number
   readonly tokenDefaultDays: number
   readonly tokenMaxDays: number
@@ -70,12 +71,16 @@ class Reader {
   }
 
   integer(name: string, fallback: number, least: number, most: number): number {
+    return this.optionalInteger(name, least, most) ?? fallback
+  }
+
+  optionalInteger(name: string, least: number, most: number): number | undefined {
     const text = this.text(name)
-    if (text === undefined) return fallback
+    if (text === undefined) return undefined
     const value = Number(text)
     if (/^[0-9]+$/.test(text) && value >= least && value <= most) return value
     this.problems.push(`${name} must be a whole number from ${least} to ${most}`)
-    return fallback
+    return undefined
   }
 
   flag(name: string, fallback: boolean): boolean {
@@ -208,7 +213,7 @@ export function loadConfig(environment: Environment): { config: Config; secrets:
     masterKeyFiles: keyFiles.filter((file) => file !== '').map((file) => path.resolve(file)),
     logLevel: reader.oneOf('COFFER_LOG_LEVEL', 'info', LOG_LEVELS),
     maxValueBytes: reader.integer('COFFER_MAX_VALUE_BYTES', 48 * 1024, 1, 16 * 1024 * 1024),
-    maxSecrets: reader.integer('COFFER_MAX_SECRETS', 100, 1, 100_000),
+    maxSecrets: reader.optionalInteger('COFFER_MAX_SECRETS', 1, 100_000),
     keyGraceSeconds: reader.integer('COFFER_KEY_GRACE_HOURS', 24, 0, 8760) * 3600,
     tokenDefaultDays: reader.integer('COFFER_TOKEN_DEFAULT_DAYS', 90, 1, 3650),
     tokenMaxDays: reader.integer('COFFER_TOKEN_MAX_DAYS', 366, 1, 3650),

@@ -12,7 +12,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ['routes'],
   ['directory', 'secrets', 'auth'],
   ['store', 'keyring'],
-  ['errors.ts', 'config.ts', 'logger.ts', 'metrics.ts', 'version.ts']
+  ['apps.ts', 'errors.ts', 'config.ts', 'logger.ts', 'metrics.ts', 'version.ts']
 ]
 
 /** Within one layer: who may use whom. */

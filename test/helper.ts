@@ -6,6 +6,7 @@ import pg from 'pg'
 import type { Test } from 'tap'
 import sealedBox from 'tweetnacl-sealedbox-js'
 import { buildApp } from '../src/app.ts'
+import type { App, CollectionKind } from '../src/apps.ts'
 import { SCOPES } from '../src/auth/scopes.ts'
 import { createOrganization, createUser } from '../src/directory/accounts.ts'
 import { createRepository, setCollaborator } from '../src/directory/repositories.ts'
@@ -94,7 +95,7 @@ export interface TestServer {
     value: string | Uint8Array
   ): Promise<{ encrypted_value: string; key_id: string }>
   /** the value that is stored, as bytes */
-  reveal(kind: 'repository' | 'user', ownerUid: string, name: string): Promise<Buffer | undefined>
+  reveal(kind: CollectionKind, ownerUid: string, name: string, app?: App): Promise<Buffer | undefined>
 }
 
 export interface TestServerOptions {
@@ -112,7 +113,7 @@ export async function startTestServer(t: Test, options: TestServerOptions = {}):
   await ensureGeneration(db, keyring)
   await loadGenerations(db, keyring)
   const log: string[] = []
-  const limits = { maxValueBytes: options.maxValueBytes ?? 49_152, maxSecrets: options.maxSecrets ?? 100 }
+  const limits = { maxValueBytes: options.maxValueBytes ?? 49_152, maxSecrets: options.maxSecrets }
   const reloadGenerations = () => loadGenerations(db, keyring)
   const app = await buildApp({
     db,
@@ -161,7 +162,7 @@ export async function startTestServer(t: Test, options: TestServerOptions = {}):
       const { key, key_id } = response.json()
       return { encrypted_value: sealFor(key, value), key_id }
     },
-    reveal: (kind, ownerUid, name) => reveal(vault, { app: 'codespaces', kind, ownerUid }, name)
+    reveal: (kind, ownerUid, name, app = 'codespaces') => reveal(vault, { app, kind, ownerUid }, name)
   }
   return server
 }

@@ -1,55 +1,71 @@
+import { APP_NAMES, APPS, type App, type AppRules, type CollectionKind, collectionRules } from '../apps.ts'
 import { Forbidden, NotFound } from '../errors.ts'
+import type { OrganizationFacts } from '../store/organizations.ts'
 import type { RepositoryFacts } from '../store/repositories.ts'
-import type { RepositoryRole } from '../store/tables.ts'
+import type { OrganizationRole, RepositoryRole } from '../store/tables.ts'
 import { type Actor, reachesPrivate } from './actor.ts'
-import type { Permission, Scope } from './scopes.ts'
+import type { Level, Permission, Scope } from './scopes.ts'
 
 /** What an operation asks for: one of the scopes of a classic token, or the permission of a fine-grained one. */
 export interface AccessRule {
-  /** what is decided about: nothing but the token, the site, or one repository */
-  on: 'nobody' | 'token' | 'site' | 'repository'
+  /** what is decided about: nothing but the token, the site, one repository, or one organization */
+  on: 'nobody' | 'token' | 'site' | 'repository' | 'organization'
   /** any of these will do, what implies them too; none: no scope is needed */
   scopes: readonly Scope[]
   /** instead of `scopes`, on a public repository */
   publicScopes?: readonly Scope[]
-  permission?: { name: Permission; level: 'read' | 'write' }
+  permission?: { name: Permission; level: Level }
   /** the least role on the repository */
   role?: RepositoryRole
+  /** the least role in the organization; none: whoever asks */
+  organizationRole?: OrganizationRole
 }
 
-/**
- * Every permission that a route may declare. Scopes and levels are those of GitHub's documentation; roles are
- * as `docs/compatibility.md` lists them.
- */
+type SecretAccess = 'read' | 'public-key' | 'write'
+
+/** The rules for secrets, by kind of owner; scopes are GitHub's, roles as `docs/compatibility.md` lists them. */
+const SECRETS: Record<CollectionKind, (access: SecretAccess) => Omit<AccessRule, 'permission'>> = {
+  repository: (access) =>
+    access === 'public-key'
+      ? { on: 'repository', scopes: ['repo'], publicScopes: [], role: 'read' }
+      : { on: 'repository', scopes: ['repo'], role: 'write' },
+  'deployment-environment': (access) => ({
+    on: 'repository',
+    scopes: ['repo'],
+    role: access === 'public-key' ? 'read' : 'write'
+  }),
+  organization: () => ({ on: 'organization', scopes: ['admin:org'], organizationRole: 'admin' }),
+  user: () => ({ on: 'token', scopes: ['codespace', 'codespace:secrets'] })
+}
+
+function secretRule(app: App, kind: CollectionKind, access: SecretAccess): AccessRule {
+  const { permission, readLevel } = collectionRules(app, kind)
+  return {
+    ...SECRETS[kind](access),
+    permission: { name: permission, level: access === 'write' ? 'write' : readLevel }
+  }
+}
+
+export type SecretAccessName = `${App}/${CollectionKind}:${SecretAccess}`
+
+const SECRET_ACCESS = Object.fromEntries(
+  APP_NAMES.flatMap((app) =>
+    (Object.keys((APPS[app] as AppRules).collections) as CollectionKind[]).flatMap((kind) =>
+      (['read', 'public-key', 'write'] as const).map((access) => [
+        `${app}/${kind}:${access}`,
+        secretRule(app, kind, access)
+      ])
+    )
+  )
+) as Record<SecretAccessName, AccessRule>
+
+/** Every permission that a route may declare. */
 export const ACCESS = {
+  ...SECRET_ACCESS,
   /** no token is needed */
   open: { on: 'nobody', scopes: [] },
   /** any valid token */
   authenticated: { on: 'token', scopes: [] },
-  'user-secrets:read': {
-    on: 'token',
-    scopes: ['codespace', 'codespace:secrets'],
-    permission: { name: 'codespaces_user_secrets', level: 'read' }
-  },
-  'user-secrets:write': {
-    on: 'token',
-    scopes: ['codespace', 'codespace:secrets'],
-    permission: { name: 'codespaces_user_secrets', level: 'write' }
-  },
-  /** GitHub asks fine-grained tokens for write even to read */
-  'repository-secrets': {
-    on: 'repository',
-    scopes: ['repo'],
-    permission: { name: 'codespaces_secrets', level: 'write' },
-    role: 'write'
-  },
-  'repository-public-key': {
-    on: 'repository',
-    scopes: ['repo'],
-    publicScopes: [],
-    permission: { name: 'codespaces_secrets', level: 'write' },
-    role: 'read'
-  },
   'repository:read': {
     on: 'repository',
     scopes: ['repo'],
@@ -75,6 +91,19 @@ export const ACCESS = {
     scopes: ['public_repo', 'repo'],
     permission: { name: 'administration', level: 'write' }
   },
+  'organization:see': { on: 'organization', scopes: [] },
+  'members:read': {
+    on: 'organization',
+    scopes: ['read:org'],
+    permission: { name: 'members', level: 'read' },
+    organizationRole: 'member'
+  },
+  'members:write': {
+    on: 'organization',
+    scopes: ['admin:org'],
+    permission: { name: 'members', level: 'write' },
+    organizationRole: 'admin'
+  },
   site_admin: { on: 'site', scopes: ['site_admin'] }
 } as const satisfies Record<string, AccessRule>
 
@@ -83,6 +112,7 @@ export type AccessName = keyof typeof ACCESS
 const RANK: Record<RepositoryRole, number> = { read: 1, triage: 2, write: 3, maintain: 4, admin: 5 }
 
 const NO_RIGHTS = 'Must have admin rights to Repository.'
+const NO_OWNER = 'Must be an owner of the organization.'
 const NO_PERMISSION = 'Resource not accessible by personal access token'
 
 export function hasRole(facts: Pick<RepositoryFacts, 'private' | 'role'>, least: RepositoryRole): boolean {
@@ -98,7 +128,7 @@ export function canSee(
   return !facts.private || (facts.role !== null && reachesPrivate(actor, facts.repository_id))
 }
 
-export function hasPermission(actor: Actor, name: Permission, level: 'read' | 'write'): boolean {
+export function hasPermission(actor: Actor, name: Permission, level: Level): boolean {
   const granted = actor.token.permissions[name]
   return granted === 'write' || granted === level
 }
@@ -140,4 +170,21 @@ export function requireRepositoryAccess(
     throw new Forbidden(NO_PERMISSION)
   }
   if (rule.role && !hasRole(facts, rule.role)) throw new Forbidden(NO_RIGHTS)
+}
+
+/**
+ * Decides for an organization and its collections. That it exists is no secret, but what it holds is to all who are
+ * not its members.
+ *
+ * @throws NotFound when the actor may not know what it is about
+ * @throws Forbidden when it may know, but its token or its role does not allow this
+ */
+export function requireOrganizationAccess(
+  actor: Actor,
+  rule: AccessRule,
+  facts: OrganizationFacts | undefined
+): asserts facts is OrganizationFacts {
+  if (!facts || (rule.organizationRole && facts.role === null)) throw new NotFound()
+  requireToken(actor, rule, rule.scopes)
+  if (rule.organizationRole === 'admin' && facts.role !== 'admin') throw new Forbidden(NO_OWNER)
 }

@@ -1,3 +1,5 @@
+import { APPS, type SecretPermission } from '../apps.ts'
+
 /** Classic scopes, each with what it implies. https://docs.github.com/apps/oauth-apps/building-oauth-apps/scopes-for-oauth-apps */
 const IMPLIES = {
   repo: ['public_repo'],
@@ -29,15 +31,27 @@ export function normalized(scopes: Iterable<Scope>): Scope[] {
   return given.filter((scope) => !implied.has(scope)).sort()
 }
 
-/** Permissions of fine-grained tokens that mean something here, with the levels they come in. */
-export const PERMISSIONS = {
+export type Level = 'read' | 'write'
+
+/** Permissions that are about no app's secrets, with the levels they come in. */
+const DIRECTORY_PERMISSIONS = {
   metadata: ['read'],
   administration: ['read', 'write'],
-  codespaces_secrets: ['read', 'write'],
-  codespaces_user_secrets: ['read', 'write']
-} as const satisfies Record<string, readonly ('read' | 'write')[]>
+  members: ['read', 'write'],
+  organization_administration: ['read', 'write']
+} as const satisfies Record<string, readonly Level[]>
 
-export type Permission = keyof typeof PERMISSIONS
+export type Permission = keyof typeof DIRECTORY_PERMISSIONS | SecretPermission
+
+/** Permissions of fine-grained tokens and Apps that mean something here, by GitHub's names. */
+export const PERMISSIONS = {
+  ...DIRECTORY_PERMISSIONS,
+  ...Object.fromEntries(
+    Object.values(APPS).flatMap(({ collections }) =>
+      Object.values(collections).map(({ permission }) => [permission, ['read', 'write']])
+    )
+  )
+} as Readonly<Record<Permission, readonly Level[]>>
 
 export function isPermission(text: string): text is Permission {
   return Object.hasOwn(PERMISSIONS, text)

@@ -1,20 +1,13 @@
 import type { Kysely, Transaction } from 'kysely'
 import { InvalidInput, NotFound } from '../errors.ts'
-import { APPS } from '../secrets/collection.ts'
-import {
-  type Account,
-  deleteAccount,
-  findAccount,
-  insertAccount,
-  insertMembership,
-  lockAccount
-} from '../store/accounts.ts'
+import { type Account, deleteAccount, findAccount, insertAccount, lockAccount } from '../store/accounts.ts'
 import { insertAuditEvents, type Principal } from '../store/audit.ts'
 import { isUniqueViolation } from '../store/database.ts'
+import { upsertMembership } from '../store/organizations.ts'
 import { listOwnedRepositoryUids } from '../store/repositories.ts'
-import { deleteSecretsOfOwner } from '../store/secrets.ts'
 import type { Database } from '../store/tables.ts'
 import { inTheNameOf } from './change.ts'
+import { removeSecrets } from './owned-secrets.ts'
 import { removeRepositoryRow } from './repositories.ts'
 import { revokeAll } from './tokens.ts'
 
@@ -106,7 +99,7 @@ export async function createOrganization(
       ])
     }
     const organization = await insert(tx, principal, 'organization', account)
-    await insertMembership(tx, organization.id, owner.id, 'admin')
+    await upsertMembership(tx, organization.id, owner.id, 'admin')
     return organization
   }).catch(loginTaken)
 }
@@ -130,18 +123,9 @@ export async function removeUser(
     for (const repository of await listOwnedRepositoryUids(tx, account.id)) {
       await removeRepositoryRow(tx, principal, account.uid, repository)
     }
-    const secrets = await deleteSecretsOfOwner(tx, APPS, 'user', account.uid)
+    await removeSecrets(tx, principal, account.uid, 'user', account.uid)
     await deleteAccount(tx, account.id)
     await insertAuditEvents(tx, [
-      ...secrets.map((secret) => ({
-        streamUid: account.uid,
-        principal,
-        action: 'secret.remove',
-        collection: `${secret.app}/${secret.kind}/${account.uid}`,
-        subjectUid: secret.uid,
-        name: secret.name,
-        valueVersion: secret.value_version
-      })),
       {
         streamUid: account.uid,
         principal,

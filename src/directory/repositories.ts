@@ -1,10 +1,11 @@
 import type { Kysely, Transaction } from 'kysely'
 import { Forbidden, InvalidInput, NotFound } from '../errors.ts'
-import { APPS } from '../secrets/collection.ts'
-import { type Account, findAccount, findMembershipRole, lockAccount } from '../store/accounts.ts'
+import { type Account, findAccount, lockAccount } from '../store/accounts.ts'
 import { insertAuditEvents, type Principal } from '../store/audit.ts'
 import { deleteCollaborator, upsertCollaborator } from '../store/collaborators.ts'
 import { isUniqueViolation } from '../store/database.ts'
+import { lockEnvironmentsOf } from '../store/deployment-environments.ts'
+import { findMembershipRole } from '../store/organizations.ts'
 import {
   deleteRedirect,
   deleteRepository,
@@ -14,9 +15,9 @@ import {
   type RepositoryFacts,
   updateRepository
 } from '../store/repositories.ts'
-import { deleteSecretsOfOwner } from '../store/secrets.ts'
 import type { Database, RepositoryRole } from '../store/tables.ts'
 import { inTheNameOf } from './change.ts'
+import { removeSecrets } from './owned-secrets.ts'
 
 const NAME = /^[A-Za-z0-9._-]{1,100}$/
 
@@ -122,25 +123,19 @@ export async function removeRepository(
   })
 }
 
-/** Removes a locked repository with its secrets, and records each. */
+/** Removes a locked repository with its secrets and those of its environments, and records each. */
 export async function removeRepositoryRow(
   tx: Transaction<Database>,
   principal: Principal,
   ownerUid: string,
   repository: { id: number; uid: string; name: string }
 ): Promise<void> {
-  const secrets = await deleteSecretsOfOwner(tx, APPS, 'repository', repository.uid)
+  for (const { uid } of await lockEnvironmentsOf(tx, repository.id)) {
+    await removeSecrets(tx, principal, ownerUid, 'deployment-environment', uid)
+  }
+  await removeSecrets(tx, principal, ownerUid, 'repository', repository.uid)
   await deleteRepository(tx, repository.id)
   await insertAuditEvents(tx, [
-    ...secrets.map((secret) => ({
-      streamUid: ownerUid,
-      principal,
-      action: 'secret.remove',
-      collection: `${secret.app}/${secret.kind}/${repository.uid}`,
-      subjectUid: secret.uid,
-      name: secret.name,
-      valueVersion: secret.value_version
-    })),
     {
       streamUid: ownerUid,
       principal,

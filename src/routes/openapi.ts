@@ -1,4 +1,13 @@
 import type { FastifyDynamicSwaggerOptions } from '@fastify/swagger'
+import { APP_NAMES, APPS } from '../apps.ts'
+
+/** The apps beside Codespaces. */
+function siblings() {
+  return APP_NAMES.filter((app) => app !== 'codespaces').map((app) => {
+    const { title } = APPS[app]
+    return { name: `${title} secrets`, description: `The same for ${title}, kept apart` }
+  })
+}
 
 /** The description that `/docs` shows and `openapi/github.json` holds. */
 export function openApiOptions(version: string): FastifyDynamicSwaggerOptions {
@@ -18,6 +27,11 @@ export function openApiOptions(version: string): FastifyDynamicSwaggerOptions {
       tags: [
         { name: 'repository secrets', description: 'Secrets of a repository' },
         { name: 'user secrets', description: 'Secrets of the authenticated user, for selected repositories' },
+        {
+          name: 'organization secrets',
+          description: 'Secrets of an organization, for some or all repositories'
+        },
+        ...siblings(),
         { name: 'directory', description: 'Accounts, repositories and collaborators' },
         { name: 'administration', description: 'For site administrators' },
         { name: 'meta', description: 'The server itself' }

@@ -1,17 +1,14 @@
-export type App = 'codespaces'
-export type CollectionKind = 'repository' | 'user'
+import { type App, type CollectionKind, collectionRules } from '../apps.ts'
 
 /** The owner of a set of secrets. */
 export interface Collection {
   app: App
   kind: CollectionKind
-  /** uid of the repository or account */
+  /** uid of the repository, account or deployment environment */
   ownerUid: string
   /** uid of the account in whose audit stream changes are recorded */
   streamUid: string
 }
-
-export const APPS: readonly App[] = ['codespaces']
 
 /** The canonical string; part of key derivation and of every envelope, so it never changes. */
 export function collectionName({
@@ -20,4 +17,15 @@ export function collectionName({
   ownerUid
 }: Pick<Collection, 'app' | 'kind' | 'ownerUid'>): string {
   return `${app}/${kind}/${ownerUid}`
+}
+
+export interface Limits {
+  maxValueBytes: number
+  /** of every collection; undefined: what GitHub allows for the app and kind of each */
+  maxSecrets?: number | undefined
+}
+
+/** How many secrets a collection holds at most. */
+export function maxSecretsOf(limits: Limits, { app, kind }: Pick<Collection, 'app' | 'kind'>): number {
+  return limits.maxSecrets ?? collectionRules(app, kind).maxSecrets
 }

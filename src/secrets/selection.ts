@@ -1,6 +1,7 @@
 import type { Kysely, Transaction } from 'kysely'
+import { collectionRules } from '../apps.ts'
 import { hasPermission } from '../auth/access.ts'
-import { type Actor, sightOf } from '../auth/actor.ts'
+import { type Actor, reachesPrivate, sightOf } from '../auth/actor.ts'
 import { Conflict, Forbidden, InvalidInput, NotFound, Unauthenticated } from '../errors.ts'
 import { insertAuditEvents } from '../store/audit.ts'
 import { listVisibleIds } from '../store/repositories.ts'
@@ -53,7 +54,8 @@ function unknownRepository(): InvalidInput {
 
 /**
  * Checks that all ids name repositories that this token sees; what is invisible is answered as what does not
- * exist. A fine-grained token also needs to be allowed to write the secrets of those that it adds.
+ * exist. A secret of an organization is for its own repositories. A secret of a user may be for those of others,
+ * so a fine-grained token also needs to be allowed to write the secrets of those that it adds.
  *
  * @param secretId whose present selection counts as there already; undefined for a new secret
  * @throws InvalidInput, Forbidden
@@ -61,41 +63,42 @@ function unknownRepository(): InvalidInput {
 export async function requireSelectable(
   db: Kysely<Database>,
   actor: Actor,
+  collection: Collection,
   ids: readonly number[],
   secretId: number | undefined
 ): Promise<void> {
   if (ids.length === 0) return
   const representable = ids.filter((id) => id > 0 && Number.isSafeInteger(id))
-  const visible = new Set(await listVisibleIds(db, sightOf(actor), representable))
+  const ownerUid = collection.kind === 'organization' ? collection.ownerUid : undefined
+  const visible = new Set(await listVisibleIds(db, sightOf(actor), representable, ownerUid))
   if (!ids.every((id) => visible.has(id))) throw unknownRepository()
-  if (actor.token.kind === 'fine-grained') await requireAddable(db, actor, ids, secretId)
+  if (actor.token.kind === 'classic') return
+  const selected = new Set(secretId === undefined ? [] : await listSelectedIds(db, secretId))
+  requireAddable(
+    actor,
+    collection,
+    ids.filter((id) => !selected.has(id))
+  )
 }
 
-async function requireAddable(
-  db: Kysely<Database>,
-  actor: Actor,
-  ids: readonly number[],
-  secretId: number | undefined
-): Promise<void> {
-  const selected = new Set(secretId === undefined ? [] : await listSelectedIds(db, secretId))
-  const added = ids.filter((id) => !selected.has(id))
+function requireAddable(actor: Actor, { app, kind }: Collection, added: readonly number[]): void {
   if (added.length === 0) return
-  if (!hasPermission(actor, 'codespaces_secrets', 'write')) {
+  if (kind === 'user' && !hasPermission(actor, collectionRules(app, 'repository').permission, 'write')) {
     throw new Forbidden('Resource not accessible by personal access token')
   }
-  const { repositoryIds } = actor.token
-  if (repositoryIds && !added.every((id) => repositoryIds.has(id))) throw unknownRepository()
+  if (!added.every((id) => reachesPrivate(actor, id))) throw unknownRepository()
 }
 
 /** Whether one repository can be selected; throws `NotFound` when it cannot be seen. */
 export async function requireSelectableRepository(
   db: Kysely<Database>,
   actor: Actor,
+  collection: Collection,
   repositoryId: number,
   secretId: number
 ): Promise<void> {
   try {
-    await requireSelectable(db, actor, [repositoryId], secretId)
+    await requireSelectable(db, actor, collection, [repositoryId], secretId)
   } catch (error) {
     throw error instanceof InvalidInput ? new NotFound() : error
   }
@@ -107,15 +110,21 @@ export interface SelectionChange {
   repositoryIds?: readonly number[] | undefined
 }
 
-/** Applies a change in the transaction that also writes the value. */
+/**
+ * Applies a change in the transaction that also writes the value.
+ *
+ * @throws Conflict when repositories are named for a secret that is not for selected ones, and stays so
+ */
 export async function applySelection(
   tx: Transaction<Database>,
-  secretId: number,
+  secret: { secretId: number; visibility: Visibility | null },
+  collection: Collection,
   { visibility, repositoryIds }: SelectionChange
 ): Promise<void> {
-  if (repositoryIds) await replaceSelection(tx, secretId, repositoryIds)
-  else if (visibility && visibility !== 'selected') await replaceSelection(tx, secretId, [])
-  if (visibility) await touchSecret(tx, secretId, { visibility })
+  if (repositoryIds?.length) requireSelected(visibility ?? secret.visibility, collection)
+  if (repositoryIds) await replaceSelection(tx, secret.secretId, repositoryIds)
+  else if (visibility && visibility !== 'selected') await replaceSelection(tx, secret.secretId, [])
+  if (visibility) await touchSecret(tx, secret.secretId, { visibility })
 }
 
 interface SelectionRequest {
@@ -161,8 +170,22 @@ export async function updateSelection(
   change: SelectionChange
 ): Promise<void> {
   await changeSelection(db, request, 'secret.visibility', async (tx, head) => {
-    await applySelection(tx, head.secret_id, change)
+    const secret = { secretId: head.secret_id, visibility: head.visibility }
+    await applySelection(tx, secret, request.collection, change)
     return change.visibility
+  })
+}
+
+/** Replaces the selection of a secret that is for selected repositories; throws `Conflict` for another. */
+export async function setRepositories(
+  db: Kysely<Database>,
+  request: SelectionRequest,
+  repositoryIds: readonly number[]
+): Promise<void> {
+  await changeSelection(db, request, 'secret.repositories', async (tx, head) => {
+    requireSelected(head.visibility, request.collection)
+    await replaceSelection(tx, head.secret_id, repositoryIds)
+    return undefined
   })
 }
 
@@ -173,7 +196,7 @@ export async function addRepository(
   repositoryId: number
 ): Promise<void> {
   await changeSelection(db, request, 'secret.repository.add', async (tx, head) => {
-    requireSelected(head)
+    requireSelected(head.visibility, request.collection)
     await addToSelection(tx, head.secret_id, [repositoryId])
     return undefined
   })
@@ -186,16 +209,23 @@ export async function removeRepository(
   repositoryId: number
 ): Promise<void> {
   await changeSelection(db, request, 'secret.repository.remove', async (tx, head) => {
-    requireSelected(head)
+    requireSelected(head.visibility, request.collection)
     if (!(await removeFromSelection(tx, head.secret_id, repositoryId))) throw new NotFound()
     return undefined
   })
 }
 
-function requireSelected({ visibility }: SecretHead): void {
+function requireSelected(visibility: Visibility | null, { app, kind }: Collection): void {
   if (visibility === 'selected') return
+  const situation = `The secret's visibility is ${visibility}, so repositories cannot be `
+  if (kind === 'user') {
+    throw new Conflict(
+      `${situation}added or removed one by one. Set its selected repositories first, which makes it selected.`
+    )
+  }
+  const { valueOptional } = collectionRules(app, kind)
   throw new Conflict(
-    `The secret's visibility is ${visibility}, so repositories cannot be added or removed one by one. ` +
-      'Set its selected repositories first, which makes it selected.'
+    `${situation}selected for it. Update it with visibility "selected" first` +
+      `${valueOptional ? ', without encrypted_value to keep its value' : ''}.`
   )
 }

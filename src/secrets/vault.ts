@@ -1,9 +1,11 @@
 import { hash, randomUUID } from 'node:crypto'
 import type { Kysely, Transaction } from 'kysely'
+import type { CollectionKind } from '../apps.ts'
 import { LimitExceeded, NotFound, PreconditionFailed, Unauthenticated } from '../errors.ts'
 import { decodeSealedBox, type Keyring, SEALED_BOX_OVERHEAD } from '../keyring/index.ts'
 import { lockAccount } from '../store/accounts.ts'
 import { auditRow, type Principal } from '../store/audit.ts'
+import { lockDeploymentEnvironment } from '../store/deployment-environments.ts'
 import { lockRepository } from '../store/repositories.ts'
 import {
   deleteSecret,
@@ -17,17 +19,12 @@ import {
   updateValue
 } from '../store/secrets.ts'
 import type { Database, Visibility } from '../store/tables.ts'
-import { type Collection, collectionName } from './collection.ts'
+import { type Collection, collectionName, type Limits, maxSecretsOf } from './collection.ts'
 
 /**
  * The only file that sees plaintext, the keyring and a row at once: the one to audit. Plaintext lives in
  * buffers of this process, from opening a box to sealing the envelope, and is zeroed when the call ends.
  */
-
-export interface Limits {
-  maxValueBytes: number
-  maxSecrets: number
-}
 
 export interface Vault {
   db: Kysely<Database>
@@ -58,8 +55,14 @@ export interface PutSecret {
   /** for a secret that does not exist yet */
   initialVisibility?: Visibility
   /** more changes to the same secret, in the same transaction */
-  alongside?: ((tx: Transaction<Database>, secretId: number) => Promise<void>) | undefined
+  alongside?: Alongside | undefined
 }
+
+/** Changes what belongs to a secret that is locked, or new. */
+export type Alongside = (
+  tx: Transaction<Database>,
+  secret: { secretId: number; visibility: Visibility | null }
+) => Promise<void>
 
 /** How often a write is tried without a lock before it waits for its turn. */
 const OPTIMISTIC_TRIES = 2
@@ -134,7 +137,7 @@ async function writeInTurn(
   if (!found) {
     const secretId = await insert(vault, tx, request, plaintext)
     if (secretId !== undefined) {
-      await alongside?.(tx, secretId)
+      await alongside?.(tx, { secretId, visibility: request.initialVisibility ?? null })
       return { created: true }
     }
   }
@@ -143,14 +146,20 @@ async function writeInTurn(
   // Deleted since it was found: now that nobody else writes here, it can be made anew.
   if (!head) return await writeInTurn(vault, tx, request, undefined, plaintext)
   if (!(await update(vault, tx, request, head, plaintext))) throw new Unauthenticated(true)
-  await alongside?.(tx, head.secret_id)
+  await alongside?.(tx, { secretId: head.secret_id, visibility: head.visibility })
   return { created: false }
+}
+
+const LOCK: Record<CollectionKind, (tx: Transaction<Database>, uid: string) => Promise<boolean>> = {
+  repository: lockRepository,
+  user: lockAccount,
+  organization: lockAccount,
+  'deployment-environment': lockDeploymentEnvironment
 }
 
 /** Locks the row of the owner, in a statement of its own; throws `NotFound` when the owner is gone. */
 export async function lockOwner(tx: Transaction<Database>, { kind, ownerUid }: Collection): Promise<void> {
-  const exists = kind === 'repository' ? await lockRepository(tx, ownerUid) : await lockAccount(tx, ownerUid)
-  if (!exists) throw new NotFound()
+  if (!(await LOCK[kind](tx, ownerUid))) throw new NotFound()
 }
 
 async function insert(
@@ -159,6 +168,7 @@ async function insert(
   { principal, collection, name, initialVisibility }: PutSecret,
   plaintext: Buffer
 ): Promise<number | undefined> {
+  const maxSecrets = maxSecretsOf(limits, collection)
   const secretUid = randomUUID()
   const context = { collection: collectionName(collection), secretUid, name, valueVersion: 1 }
   const { envelope, generationId } = keyring.sealValue(context, plaintext)
@@ -171,21 +181,21 @@ async function insert(
     initialVisibility: initialVisibility ?? null,
     newEnvelope: envelope,
     generationId: generationId.toString(),
-    maxSecrets: limits.maxSecrets,
+    maxSecrets,
     ...auditOf('secret.create', principal, collection, context, envelope)
   })
   const { token_valid, secret_id, total } = result!
   if (!token_valid) throw new Unauthenticated(true)
-  if (secret_id === null && total >= limits.maxSecrets) {
+  if (secret_id === null && total >= maxSecrets) {
     const exists = await lockSecret(tx, collection, name)
-    if (!exists) throw tooManySecrets(limits)
+    if (!exists) throw tooManySecrets(maxSecrets)
   }
   return secret_id ?? undefined
 }
 
-function tooManySecrets({ maxSecrets }: Limits): LimitExceeded {
+function tooManySecrets(maxSecrets: number): LimitExceeded {
   return new LimitExceeded(
-    `This collection holds ${maxSecrets} secrets, the limit that COFFER_MAX_SECRETS sets; secrets whose names ` +
+    `This collection holds ${maxSecrets} secrets, the limit, which COFFER_MAX_SECRETS sets; secrets whose names ` +
       'this API does not list count too. Remove one first.'
   )
 }

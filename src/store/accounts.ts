@@ -85,31 +85,3 @@ export async function lockAccount(tx: Transaction<Database>, accountUid: string)
 export async function deleteAccount(tx: Transaction<Database>, accountId: number): Promise<void> {
   await tx.deleteFrom('accounts').where('id', '=', accountId).execute()
 }
-
-export async function insertMembership(
-  tx: Transaction<Database>,
-  organizationId: number,
-  accountId: number,
-  role: 'member' | 'admin'
-): Promise<void> {
-  await tx
-    .insertInto('memberships')
-    .values({ organization_id: organizationId, account_id: accountId, role })
-    .onConflict((oc) => oc.columns(['organization_id', 'account_id']).doUpdateSet({ role }))
-    .execute()
-}
-
-/** The role that an account has in an organization; undefined when it is no member. */
-export async function findMembershipRole(
-  db: Kysely<Database>,
-  organizationId: number,
-  accountId: number
-): Promise<'member' | 'admin' | undefined> {
-  const row = await db
-    .selectFrom('memberships')
-    .select('role')
-    .where('organization_id', '=', organizationId)
-    .where('account_id', '=', accountId)
-    .executeTakeFirst()
-  return row?.role
-}

@@ -251,17 +251,19 @@ export async function listOwnedRepositoryUids(
     .execute()
 }
 
-/** Those of the ids that are visible. */
+/** Those of the ids that are visible; of one owner, when given. */
 export async function listVisibleIds(
   db: Kysely<Database>,
   sight: Sight,
-  ids: readonly number[]
+  ids: readonly number[],
+  ownerUid?: string
 ): Promise<number[]> {
-  const rows = await repositoriesSeenBy(db, sight.actorId)
+  let query = repositoriesSeenBy(db, sight.actorId)
     .select('r.id')
     .where('r.id', '=', sql<number>`any(${ids}::bigint[])`)
     .where(isVisible(sight))
-    .execute()
+  if (ownerUid !== undefined) query = query.where('o.uid', '=', ownerUid)
+  const rows = await query.execute()
   return rows.map(({ id }) => id)
 }
 

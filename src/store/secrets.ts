@@ -1,13 +1,6 @@
-import { type Compilable, type Kysely, type RawBuilder, sql, type Transaction } from 'kysely'
+import { type Kysely, type RawBuilder, sql, type Transaction } from 'kysely'
 import type { AuditRow } from './audit.ts'
-import {
-  locatedByName,
-  type RepositoryFacts,
-  type RepositoryLocator,
-  repositoriesSeenBy,
-  repositoryFacts,
-  utc
-} from './repositories.ts'
+import { utc } from './repositories.ts'
 import { type Statement, statement } from './statement.ts'
 import type { Database, Mount, Visibility } from './tables.ts'
 import { tokenIsValid } from './tokens.ts'
@@ -46,9 +39,9 @@ export interface SecretPage {
 }
 
 /** A secret that may be absent: all members null then. */
-type MaybeHead = { [K in keyof SecretHead]: SecretHead[K] | null }
+export type MaybeHead = { [K in keyof SecretHead]: SecretHead[K] | null }
 
-const HEAD = [
+export const HEAD = [
   's.id as secret_id',
   's.uid as secret_uid',
   's.name as secret_name',
@@ -60,7 +53,7 @@ const HEAD = [
   utc('s.updated_at').as('updated_at')
 ] as const
 
-function headOf(row: MaybeHead | undefined): SecretHead | undefined {
+export function headOf(row: MaybeHead | undefined): SecretHead | undefined {
   return row && row.secret_id !== null ? (row as SecretHead) : undefined
 }
 
@@ -70,13 +63,15 @@ export interface Page {
 }
 
 /** Count and page of a collection's GitHub names as two columns, so that no secrets still give a row. */
-function pageColumns(
+export function pageColumns(
   app: RawBuilder<string> | string,
   kind: string,
   ownerUid: RawBuilder<string> | string,
-  { limit, offset }: Page
+  { limit, offset }: Page,
+  condition: RawBuilder<boolean> = sql<boolean>`true`
 ) {
-  const inCollection = sql`app = ${app} and kind = ${kind} and owner_uid = ${ownerUid} and github_name`
+  const inCollection = sql`app = ${app} and kind = ${kind} and owner_uid = ${ownerUid} and github_name
+    and ${condition}`
   return [
     sql<number>`(select count(*) from secrets where ${inCollection})`.as('total'),
     sql<SecretItem[]>`coalesce((select json_agg(page) from (
@@ -85,89 +80,6 @@ function pageColumns(
     ) page), '[]')`.as('secrets')
   ] as const
 }
-
-// ---- secrets of a repository: access facts and secrets in one query ----
-
-interface RepositoryQuery {
-  actorId: number
-  app: string
-}
-type ByName = { owner: string; repo: string }
-type ById = { repositoryId: number }
-type RepositoryBase = ReturnType<typeof repositoriesSeenBy>
-
-/** The same query for both ways of naming a repository. */
-function perLocator<P, R>(
-  build: (base: RepositoryBase, parameter: P & RepositoryQuery) => { compile(): { sql: string } }
-): (
-  db: Kysely<Database>,
-  locator: RepositoryLocator,
-  parameters: P & RepositoryQuery
-) => Promise<R | undefined> {
-  // The selection of the built query is stated as R by the caller.
-  const compilable = (query: unknown) => query as Compilable<R>
-  const byName = statement<P & RepositoryQuery & ByName, R>((db, parameter) =>
-    compilable(
-      build(
-        locatedByName(repositoriesSeenBy(db, parameter.actorId), parameter.owner, parameter.repo),
-        parameter
-      )
-    )
-  )
-  const byId = statement<P & RepositoryQuery & ById, R>((db, parameter) =>
-    compilable(
-      build(repositoriesSeenBy(db, parameter.actorId).where('r.id', '=', parameter.repositoryId), parameter)
-    )
-  )
-  return async (db, locator, parameters) => {
-    const rows =
-      'repo' in locator
-        ? await byName(db, { ...parameters, ...locator })
-        : await byId(db, { ...parameters, ...locator })
-    return rows[0]
-  }
-}
-
-const repositorySecret = perLocator<{ secretName: string }, RepositoryFacts & MaybeHead>(
-  (base, { actorId, app, secretName }) =>
-    base
-      .leftJoin('secrets as s', (join) =>
-        join
-          .on('s.app', '=', app)
-          .on('s.kind', '=', 'repository')
-          .onRef('s.owner_uid', '=', 'r.uid')
-          .on('s.name', '=', secretName)
-      )
-      .select(repositoryFacts(actorId))
-      .select(HEAD)
-)
-
-/** The repository as the actor sees it, and the secret of that name in its collection. */
-export async function findRepositorySecret(
-  db: Kysely<Database>,
-  locator: RepositoryLocator,
-  parameters: RepositoryQuery & { secretName: string }
-): Promise<{ facts: RepositoryFacts; secret: SecretHead | undefined } | undefined> {
-  const row = await repositorySecret(db, locator, parameters)
-  return row && { facts: row, secret: headOf(row) }
-}
-
-const repositorySecretPage = perLocator<Page, RepositoryFacts & SecretPage>((base, parameter) =>
-  base
-    .select(repositoryFacts(parameter.actorId))
-    .select(pageColumns(parameter.app, 'repository', sql.ref('r.uid'), parameter))
-)
-
-/** The repository as the actor sees it, and a page of its collection. */
-export async function listRepositorySecrets(
-  db: Kysely<Database>,
-  locator: RepositoryLocator,
-  parameters: RepositoryQuery & Page
-): Promise<(RepositoryFacts & SecretPage) | undefined> {
-  return await repositorySecretPage(db, locator, parameters)
-}
-
-// ---- secrets of a collection whose owner is known ----
 
 export const findSecrets: Statement<CollectionColumns & { secretName: string }, SecretHead> = statement(
   (db, { app, kind, ownerUid, secretName }) =>

@@ -11,6 +11,7 @@ export interface Database {
   repositories: RepositoriesTable
   repository_redirects: RepositoryRedirectsTable
   collaborators: CollaboratorsTable
+  deployment_environments: DeploymentEnvironmentsTable
   tokens: TokensTable
   token_repositories: TokenRepositoriesTable
   key_generations: KeyGenerationsTable
@@ -23,6 +24,7 @@ export interface Database {
 
 export type RepositoryRole = 'read' | 'triage' | 'write' | 'maintain' | 'admin'
 export type AccountKind = 'user' | 'organization'
+export type OrganizationRole = 'member' | 'admin'
 export type TokenKind = 'classic' | 'fine-grained'
 export type Visibility = 'all' | 'private' | 'selected'
 export type Mount = 'variable' | 'file' | 'registry' | 'api-only'
@@ -51,7 +53,7 @@ export interface AccountsTable {
 export interface MembershipsTable {
   organization_id: number
   account_id: number
-  role: 'member' | 'admin'
+  role: OrganizationRole
   created_at: Now
 }
 
@@ -79,6 +81,16 @@ export interface CollaboratorsTable {
   account_id: number
   role: RepositoryRole
   created_at: Now
+}
+
+export interface DeploymentEnvironmentsTable {
+  id: GeneratedAlways<number>
+  uid: Generated<string>
+  repository_id: number
+  name: string
+  name_key: GeneratedAlways<string>
+  created_at: Now
+  updated_at: Now
 }
 
 export interface TokensTable {

@@ -1,5 +1,6 @@
 import { type Static, Type } from '@sinclair/typebox'
 import type { Account } from '../../store/accounts.ts'
+import type { OrganizationFacts } from '../../store/organizations.ts'
 import { DateTime, Nullable, Uri } from './schemas.ts'
 import { toSecond } from './secret-presenter.ts'
 
@@ -136,5 +137,40 @@ export function presentOrganization(base: string, account: Pick<Account, 'id' | 
     public_members_url: `${url}/public_members{/member}`,
     avatar_url: `${pagesOf(base)}/avatars/u/${account.id}`,
     description: null
+  }
+}
+
+export const OrganizationFull = Type.Object({
+  ...OrganizationSimple.properties,
+  name: Nullable(Type.String()),
+  html_url: Uri,
+  type: Type.String(),
+  has_organization_projects: Type.Boolean(),
+  has_repository_projects: Type.Boolean(),
+  public_repos: Type.Integer(),
+  public_gists: Type.Integer(),
+  followers: Type.Integer(),
+  following: Type.Integer(),
+  archived_at: Nullable(DateTime),
+  created_at: DateTime,
+  updated_at: DateTime
+})
+
+export function presentFullOrganization(base: string, facts: OrganizationFacts) {
+  const { organization_id, login, organization_name } = facts
+  return {
+    ...presentOrganization(base, { id: organization_id, login }),
+    name: organization_name,
+    html_url: `${pagesOf(base)}/${login}`,
+    type: 'Organization',
+    has_organization_projects: false,
+    has_repository_projects: false,
+    public_repos: 0,
+    public_gists: 0,
+    followers: 0,
+    following: 0,
+    archived_at: null,
+    created_at: toSecond(facts.organization_created_at),
+    updated_at: toSecond(facts.organization_updated_at)
   }
 }

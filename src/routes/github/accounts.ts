@@ -1,12 +1,7 @@
 import { type Static, Type } from '@sinclair/typebox'
 import { NotFound, Unauthenticated } from '../../errors.ts'
 import { findAccount } from '../../store/accounts.ts'
-import {
-  OrganizationSimple,
-  PublicUser,
-  presentOrganization,
-  presentPublicUser
-} from './account-presenter.ts'
+import { PublicUser, presentPublicUser } from './account-presenter.ts'
 import { apiPrefix } from './context.ts'
 import type { GitHubRoutes } from './github.ts'
 import { readLogin } from './guard.ts'
@@ -18,8 +13,6 @@ const DOCS = 'https://docs.github.com/rest'
 const TAGS = ['directory']
 
 const UserParams = Type.Object({ username: Type.String() })
-const OrganizationParams = Type.Object({ org: Type.String() })
-const Organization = Type.Object({ ...OrganizationSimple.properties, type: Type.String() })
 
 export const accountRoutes: GitHubRoutes = (app, { db }) => {
   app.get(
@@ -60,28 +53,6 @@ export const accountRoutes: GitHubRoutes = (app, { db }) => {
       // GitHub shows an address only where its owner made it public, which there is no way to do here
       const email = account.id === request.actor.accountId ? account.email : null
       return presentPublicUser(app.baseUrl() + apiPrefix(request), { ...account, email })
-    }
-  )
-
-  app.get<{ Params: Static<typeof OrganizationParams> }>(
-    '/orgs/:org',
-    {
-      config: { access: 'authenticated', docs: `${DOCS}/orgs/orgs#get-an-organization` },
-      schema: {
-        tags: TAGS,
-        operationId: 'orgs/get',
-        summary: 'Get an organization',
-        params: OrganizationParams,
-        response: responses({ 200: Organization })
-      }
-    },
-    async (request) => {
-      const account = await findAccount(db, readLogin(request.params.org))
-      if (account?.kind !== 'organization') throw new NotFound()
-      return {
-        ...presentOrganization(app.baseUrl() + apiPrefix(request), account),
-        type: 'Organization'
-      }
     }
   )
 }

@@ -12,12 +12,17 @@ import { adminRoutes } from './admin.ts'
 import { ignoreContentType, readBodies } from './body.ts'
 import { collaboratorRoutes } from './collaborators.ts'
 import { answerConditionally } from './conditional.ts'
+import { deploymentEnvironmentRoutes } from './deployment-environments.ts'
+import { environmentSecretRoutes } from './environment-secrets.ts'
 import { handleError } from './errors.ts'
 import { guard } from './guard.ts'
 import { readApiVersion, readMediaType, setCommonHeaders, setPreflightHeaders } from './headers.ts'
+import { membershipRoutes } from './memberships.ts'
 import { metaRoutes, openMetaRoutes } from './meta.ts'
-import { repoSecretRoutes } from './repo-secrets.ts'
+import { organizationSecretRoutes } from './organization-secrets.ts'
+import { organizationRoutes } from './organizations.ts'
 import { repositoryRoutes } from './repositories.ts'
+import { repositorySecretRoutes } from './repository-secrets.ts'
 import { userSecretRoutes } from './user-secrets.ts'
 
 export interface GitHubDependencies {
@@ -33,11 +38,16 @@ export interface GitHubDependencies {
 export type GitHubRoutes = (app: FastifyInstance, dependencies: GitHubDependencies) => void
 
 const RESOURCES: readonly GitHubRoutes[] = [
-  repoSecretRoutes,
+  repositorySecretRoutes,
   userSecretRoutes,
+  organizationSecretRoutes,
+  environmentSecretRoutes,
   repositoryRoutes,
+  deploymentEnvironmentRoutes,
   collaboratorRoutes,
   accountRoutes,
+  organizationRoutes,
+  membershipRoutes,
   adminRoutes,
   metaRoutes,
   openMetaRoutes

@@ -1,8 +1,16 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { Kysely } from 'kysely'
-import { ACCESS, type AccessRule, canSee, requireAccess, requireRepositoryAccess } from '../../auth/access.ts'
+import {
+  ACCESS,
+  type AccessRule,
+  canSee,
+  requireAccess,
+  requireOrganizationAccess,
+  requireRepositoryAccess
+} from '../../auth/access.ts'
 import type { Authenticator } from '../../auth/authenticate.ts'
 import { NotFound, Renamed } from '../../errors.ts'
+import type { OrganizationLocator } from '../../store/organizations.ts'
 import { findRenamedRepository, type RepositoryLocator } from '../../store/repositories.ts'
 import type { Database } from '../../store/tables.ts'
 import type { Found } from './context.ts'
@@ -21,8 +29,8 @@ export function guard(app: FastifyInstance, db: Kysely<Database>, authenticator:
     if (!config?.access) throw new Error(`${method} ${url} declares no access`)
     const rule: AccessRule = ACCESS[config.access]
     if (rule.on === 'nobody') return
-    if (rule.on === 'repository' && !config.find) {
-      throw new Error(`${method} ${url} does not find the repository that it is about`)
+    if ((rule.on === 'repository' || rule.on === 'organization') && !config.find) {
+      throw new Error(`${method} ${url} does not find the ${rule.on} that it is about`)
     }
     route.onRequest = settleAccess(db, authenticator, rule, config.find)
   })
@@ -41,13 +49,17 @@ function settleAccess(db: Kysely<Database>, authenticator: Authenticator, rule: 
       authenticator.recall(authorization) ?? (await authenticator.authenticate(authorization, request.ip))
     request.actor = actor
     setTokenHeaders(reply, actor, accepted)
-    if (rule.on !== 'repository') {
+    if (rule.on === 'token' || rule.on === 'site') {
       requireAccess(actor, rule)
       request.found = find ? await find(request) : {}
       return
     }
     request.found = await find!(request)
-    const { repository } = request.found
+    const { repository, organization } = request.found
+    if (rule.on === 'organization') {
+      requireOrganizationAccess(actor, rule, organization)
+      return
+    }
     if (!repository) await redirectRenamed(db, request)
     requireRepositoryAccess(actor, rule, repository)
   }
@@ -71,8 +83,16 @@ export function readLocator(request: FastifyRequest): RepositoryLocator | undefi
   return repositoryId === undefined ? undefined : { repositoryId }
 }
 
+/** The organization that a path names; undefined when nothing can be like it. */
+function readOrganizationLocator(request: FastifyRequest): OrganizationLocator | undefined {
+  const { org, organization_id } = request.params as Record<string, string | undefined>
+  if (org !== undefined) return isStorable(org) ? { org } : undefined
+  const organizationId = readId(organization_id)
+  return organizationId === undefined ? undefined : { organizationId }
+}
+
 /** PostgreSQL's text holds no NUL. */
-function isStorable(text: string): boolean {
+export function isStorable(text: string): boolean {
   return !text.includes('\0')
 }
 
@@ -89,6 +109,15 @@ export async function findIn(
   find: (locator: RepositoryLocator) => Promise<Found | undefined>
 ): Promise<Found> {
   const locator = readLocator(request)
+  return (locator && (await find(locator))) ?? {}
+}
+
+/** Runs a query about the organization of a path, if the path can name one. */
+export async function findInOrganization(
+  request: FastifyRequest,
+  find: (locator: OrganizationLocator) => Promise<Found | undefined>
+): Promise<Found> {
+  const locator = readOrganizationLocator(request)
   return (locator && (await find(locator))) ?? {}
 }
 

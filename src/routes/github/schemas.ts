@@ -65,6 +65,10 @@ export const RepositoryParams = Type.Object({
   repo: Type.String({ description: 'The name of the repository; case does not matter' })
 })
 
+export const OrganizationParams = Type.Object({
+  org: Type.String({ description: 'The login of the organization; case does not matter' })
+})
+
 export const SecretName = Type.String({ description: 'The name of the secret; case does not matter' })
 
 export const PublicKey = Type.Object({

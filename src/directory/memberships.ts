@@ -1,0 +1,81 @@
+import type { Kysely, Transaction } from 'kysely'
+import { Forbidden, NotFound } from '../errors.ts'
+import { type Account, findAccount, lockAccount } from '../store/accounts.ts'
+import { insertAuditEvents, type Principal } from '../store/audit.ts'
+import {
+  countOtherOwners,
+  deleteMembership,
+  findMembershipRole,
+  upsertMembership
+} from '../store/organizations.ts'
+import type { Database, OrganizationRole } from '../store/tables.ts'
+import { inTheNameOf } from './change.ts'
+
+interface Organization {
+  id: number
+  uid: string
+}
+
+async function requireUser(db: Kysely<Database>, login: string): Promise<Account> {
+  const account = await findAccount(db, login)
+  if (account?.kind !== 'user') throw new NotFound()
+  return account
+}
+
+/** One change of an organization's members at a time, so that its last owner stays whoever asks at once. */
+async function changeMembership(
+  db: Kysely<Database>,
+  principal: Principal,
+  organization: Organization,
+  login: string,
+  change: (tx: Transaction<Database>, account: Account, role: OrganizationRole | undefined) => Promise<string>
+): Promise<Account> {
+  return await inTheNameOf(db, principal, async (tx) => {
+    if (!(await lockAccount(tx, organization.uid))) throw new NotFound()
+    const account = await requireUser(tx, login)
+    const action = await change(tx, account, await findMembershipRole(tx, organization.id, account.id))
+    await insertAuditEvents(tx, [
+      { streamUid: organization.uid, principal, action, subjectUid: account.uid, name: account.login }
+    ])
+    return account
+  })
+}
+
+async function requireOtherOwner(
+  tx: Transaction<Database>,
+  organization: Organization,
+  account: Account
+): Promise<void> {
+  if ((await countOtherOwners(tx, organization.id, account.id)) > 0) return
+  throw new Forbidden('This is the last owner of the organization. Make somebody else an owner first.')
+}
+
+/** Makes a user a member with this role, at once: there are no invitations. */
+export async function setMembership(
+  db: Kysely<Database>,
+  principal: Principal,
+  organization: Organization,
+  login: string,
+  role: OrganizationRole
+): Promise<Account> {
+  return await changeMembership(db, principal, organization, login, async (tx, account, present) => {
+    if (present === 'admin' && role === 'member') await requireOtherOwner(tx, organization, account)
+    await upsertMembership(tx, organization.id, account.id, role)
+    return `membership.set.${role}`
+  })
+}
+
+/** Ends a membership, with the roles on the organization's repositories; throws `NotFound` when there is none. */
+export async function removeMembership(
+  db: Kysely<Database>,
+  principal: Principal,
+  organization: Organization,
+  login: string
+): Promise<void> {
+  await changeMembership(db, principal, organization, login, async (tx, account, present) => {
+    if (!present) throw new NotFound()
+    if (present === 'admin') await requireOtherOwner(tx, organization, account)
+    await deleteMembership(tx, organization.id, account.id)
+    return 'membership.remove'
+  })
+}
