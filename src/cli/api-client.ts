@@ -1,6 +1,7 @@
 import { RefusedToStart } from '../errors.ts'
 import { VERSION } from '../version.ts'
 import { describeRefusal, shortOf } from './api-errors.ts'
+import { noAnswerOf } from './no-answer.ts'
 import type { Patience } from './patience.ts'
 import { isRateLimited, rateLimitMs } from './rate-limit.ts'
 import { CommandFailed } from './terminal.ts'
@@ -54,16 +55,6 @@ export class RefusedByServer extends RefusedToStart {
   constructor(message: string, answered: number) {
     super(message)
     this.answered = answered
-  }
-}
-
-/** There was no answer; where that is transient, a later one may come. */
-export class NoAnswer extends CommandFailed {
-  readonly transient: boolean
-
-  constructor(message: string, transient: boolean) {
-    super(message)
-    this.transient = transient
   }
 }
 
@@ -138,10 +129,7 @@ async function send(client: ApiClient, { method, path, body }: ApiRequest): Prom
     const { status, headers } = response
     return { status, headers, body: parseBody(await response.text()), maybeDone: false }
   } catch (error) {
-    throw new NoAnswer(
-      `No ${client.expected} answers at ${client.url} (${reasonOf(error)}). ${remedyFor(client, error)}`,
-      !TRUST.test(codeOf(error) ?? '')
-    )
+    throw noAnswerOf(client, error, TIMEOUT_MS)
   }
 }
 
@@ -153,39 +141,6 @@ function parseBody(text: string): unknown {
     return undefined
   }
 }
-
-// ---- no answer ----
-
-/** Codes of Node and OpenSSL for a certificate that is not accepted. */
-const TRUST = /CERT|SIGNATURE|ISSUER/
-
-function codeOf(error: unknown): string | undefined {
-  const { cause } = error as { cause?: { code?: unknown } }
-  return typeof cause?.code === 'string' ? cause.code : undefined
-}
-
-function reasonOf(error: unknown): string {
-  if (error instanceof Error && error.name === 'TimeoutError')
-    return `nothing in ${TIMEOUT_MS / 1000} seconds`
-  return codeOf(error) ?? 'no connection'
-}
-
-function remedyFor({ url, remedies }: ApiClient, error: unknown): string {
-  const code = codeOf(error) ?? ''
-  if (code === 'CERT_HAS_EXPIRED') return 'Its certificate has expired: renew it on the server.'
-  if (code === 'ERR_TLS_CERT_ALTNAME_INVALID') {
-    return 'Its certificate is for another name: set COFFER_URL to the name that is in it.'
-  }
-  if (TRUST.test(code)) {
-    return 'Its certificate is not trusted: set NODE_EXTRA_CA_CERTS to the file of its authority.'
-  }
-  if (code === 'ERR_SSL_WRONG_VERSION_NUMBER') {
-    return `There is no TLS there: set COFFER_URL to ${url.replace(/^https/, 'http')}.`
-  }
-  return remedies.unreachable
-}
-
-// ---- refused ----
 
 /** Followed, a redirect would act on a repository of another name than the one that was typed, or elsewhere. */
 function describeRedirect(

@@ -1,18 +1,8 @@
+import type { Answer, ApiRequest } from './api-client.ts'
+
 // The words for what a server refused. It may repeat what it was sent: nothing of that is shown.
 
 const MAX_LENGTH = 600
-
-interface Request {
-  method: string
-  path: string
-  body?: object
-}
-
-interface Answer {
-  status: number
-  headers: Headers
-  body: unknown
-}
 
 /** GitHub's form of an error. */
 interface ErrorBody {
@@ -22,7 +12,7 @@ interface ErrorBody {
 
 /** Message, status and request in one line; below it what else the server says, and what to do. */
 export function describeRefusal(
-  request: Request,
+  request: ApiRequest,
   { status, headers, body }: Answer,
   { token, details }: { token: string; details: readonly string[] }
 ): string {
@@ -56,7 +46,7 @@ function describeEntry(entry: unknown): string | undefined {
 }
 
 /** GitHub echoes a value that it does not take for base64, and proxies show whole requests. */
-function conceal(text: string, { body }: Request, token: string): string {
+function conceal(text: string, { body }: ApiRequest, token: string): string {
   const { encrypted_value } = (body ?? {}) as { encrypted_value?: unknown }
   const sent = typeof encrypted_value === 'string' ? [encrypted_value, token] : [token]
   return sent

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Answer, NoAnswer } from './api-client.ts'
+import type { Answer } from './api-client.ts'
+import { NoAnswer } from './no-answer.ts'
 import { isRateLimited, rateLimitMs, retryAfterMs } from './rate-limit.ts'
 import { CommandFailed } from './terminal.ts'
 

@@ -1,15 +1,11 @@
+import type { Answer } from './api-client.ts'
+
 // What an answer says about coming too often, or too early.
 // https://docs.github.com/rest/using-the-rest-api/best-practices-for-using-the-rest-api#handle-rate-limit-errors-appropriately
 
 const MINIMUM_MS = 1_000
 /** What GitHub asks for where a secondary limit names no time. */
 const UNNAMED_MS = 60_000
-
-interface Answer {
-  status: number
-  headers: Headers
-  body: unknown
-}
 
 export function isRateLimited({ status, headers, body }: Answer): boolean {
   if (status === 429) return true
@@ -24,7 +20,7 @@ export function isRateLimited({ status, headers, body }: Answer): boolean {
 }
 
 /** How long a rate limited client is to wait. */
-export function rateLimitMs({ headers }: Answer, now: number): number {
+export function rateLimitMs({ headers }: Pick<Answer, 'headers'>, now: number): number {
   const asked = retryAfterMs(headers, now) ?? untilReset(headers, now) ?? UNNAMED_MS
   return Math.max(asked, MINIMUM_MS)
 }

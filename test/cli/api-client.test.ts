@@ -9,9 +9,9 @@ import {
   type ApiRequest,
   ask,
   FailedByServer,
-  NoAnswer,
   RefusedByServer
 } from '../../src/cli/api-client.ts'
+import { NoAnswer } from '../../src/cli/no-answer.ts'
 import { CommandFailed } from '../../src/cli/terminal.ts'
 import { type Program, testWith } from '../installed.ts'
 import { coffer, makeFolder } from './helper.ts'
@@ -193,7 +193,10 @@ t.test('without an answer the reason and the remedy are told', async (t) => {
   const broken = await failureOf(clientOf(server.url), GET)
   t.type(broken, NoAnswer)
   t.equal((broken as NoAnswer).transient, true)
-  t.match(broken.message, /^No server of the test answers at http:.* \(\w+\)\. Start it\.$/)
+  t.match(
+    broken.message,
+    /^No server of the test answers at http:.* \(\w+\)\. If it has TLS, set COFFER_URL to https:/
+  )
   await server.close()
   const absent = await failureOf(clientOf(server.url), GET)
   t.equal(absent.message, `No server of the test answers at ${server.url} (ECONNREFUSED). Start it.`)
@@ -218,6 +221,9 @@ await testWith(t, openssl, 'a certificate that is not accepted is told with its 
   t.match(trusted, { code: 0, stdout: '', stderr: 'There are no codespaces secrets of the user.\n' })
   const misnamed = await list(`https://127.0.0.1:${port.number}`, trust)
   t.match(misnamed.stderr, /ALTNAME.*Its certificate is for another name/)
+
+  const withoutTls = await list(`http://localhost:${port.number}`, trust)
+  t.match(withoutTls.stderr, `If it has TLS, set COFFER_URL to https://localhost:${port.number}.`)
 
   const plain = await startScripted(t, () => ({ status: 200, body: {} }))
   const noTls = await list(plain.url.replace('http:', 'https:'))

@@ -1,6 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import t from 'tap'
-import { type Answer, NoAnswer } from '../../src/cli/api-client.ts'
+import type { Answer } from '../../src/cli/api-client.ts'
+import { NoAnswer } from '../../src/cli/no-answer.ts'
 import { Patience, Stopped } from '../../src/cli/patience.ts'
 
 const START = Date.parse('2026-11-21T10:00:00Z')

@@ -1,13 +1,12 @@
 import { RefusedToStart } from '../../errors.ts'
 import { type ApiClient, type ApiRequest, ask, type Server, segment } from '../api-client.ts'
-import {
-  type AccountSummary,
-  type Administration,
-  fullName,
-  type RepositoryName,
-  type RepositorySummary,
-  type TokenSummary,
-  type UserSummary
+import { fullName, type RepositoryName } from '../names.ts'
+import type {
+  AccountSummary,
+  Administration,
+  RepositorySummary,
+  TokenSummary,
+  UserSummary
 } from './administration.ts'
 
 const PER_PAGE = 100

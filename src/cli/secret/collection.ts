@@ -1,11 +1,8 @@
 import { type Command, InvalidArgumentError, Option } from 'commander'
+import { APP_NAMES, type App, appsOf, type CollectionKind } from '../../apps.ts'
 import { RefusedToStart } from '../../errors.ts'
-import { fullName, type RepositoryName } from '../admin/administration.ts'
-import { parseLogin, parseRepository } from '../admin/common.ts'
 import { segment } from '../api-client.ts'
-
-const APPS = ['codespaces', 'actions', 'dependabot', 'agents'] as const
-export type App = (typeof APPS)[number]
+import { fullName, parseLogin, parseRepository, type RepositoryName } from '../names.ts'
 
 export interface CollectionOptions {
   repo?: RepositoryName
@@ -17,7 +14,7 @@ export interface CollectionOptions {
 
 /** A set of secrets on a server. */
 export interface Collection {
-  kind: 'repository' | 'environment' | 'organization' | 'user'
+  kind: CollectionKind
   app: App
   /** the organization's login */
   org?: string
@@ -36,7 +33,7 @@ export function addCollectionOptions(command: Command): Command {
     .option('-u, --user', 'secrets of the account that the token belongs to')
     .option('-e, --env <environment>', 'with --repo: secrets of a deployment environment', parseEnvironment)
     .addOption(
-      new Option('-a, --app <app>', 'who receives them (codespaces; with --env: actions)').choices([...APPS])
+      new Option('-a, --app <app>', 'who receives them (codespaces; with --env: actions)').choices(APP_NAMES)
     )
 }
 
@@ -47,20 +44,24 @@ export function readCollection({ repo, org, user, env, app }: CollectionOptions)
   }
   if (env !== undefined) {
     if (!repo) throw new RefusedToStart('--env goes with --repo.')
-    return environmentOf(repo, env, app)
+    return environmentCollection(repo, env, requireApp('deployment-environment', app ?? 'actions'))
   }
-  if (repo) return repositoryCollection(repo, app ?? 'codespaces')
-  if (org !== undefined) return organizationCollection(org, app ?? 'codespaces')
-  if (app !== undefined && app !== 'codespaces') {
-    throw new RefusedToStart(`A user has secrets for codespaces alone, not for ${app}.`)
-  }
-  return {
-    kind: 'user',
-    app: 'codespaces',
-    path: '/user/codespaces/secrets',
-    name: 'codespaces secrets of the user',
-    notFound: 'The server has no secrets of users.'
-  }
+  if (repo) return repositoryCollection(repo, requireApp('repository', app))
+  if (org !== undefined) return organizationCollection(org, requireApp('organization', app))
+  return userCollection(requireApp('user', app))
+}
+
+const OWNERS: Readonly<Record<CollectionKind, string>> = {
+  repository: 'A repository',
+  organization: 'An organization',
+  user: 'A user',
+  'deployment-environment': 'A deployment environment'
+}
+
+function requireApp(kind: CollectionKind, app: App = 'codespaces'): App {
+  const apps = appsOf(kind)
+  if (apps.includes(app)) return app
+  throw new RefusedToStart(`${OWNERS[kind]} has secrets for ${apps.join(', ')} alone, not for ${app}.`)
 }
 
 export function repositoryPath({ owner, name }: RepositoryName): string {
@@ -81,16 +82,24 @@ function repositoryCollection(repo: RepositoryName, app: App): Collection {
   }
 }
 
-function environmentOf(repo: RepositoryName, environment: string, app: App | undefined): Collection {
-  if (app !== undefined && app !== 'actions') {
-    throw new RefusedToStart(`A deployment environment has secrets for actions alone, not for ${app}.`)
-  }
+function environmentCollection(repo: RepositoryName, environment: string, app: App): Collection {
   return {
-    kind: 'environment',
-    app: 'actions',
+    kind: 'deployment-environment',
+    app,
+    // The app is not in the path: there is one that has them.
     path: `${repositoryPath(repo)}/environments/${segment(environment)}/secrets`,
     name: `secrets of ${environment} in ${fullName(repo)}`,
     notFound: `${noRepository(repo)} Or: it has no deployment environment ${environment}.`
+  }
+}
+
+function userCollection(app: App): Collection {
+  return {
+    kind: 'user',
+    app,
+    path: `/user/${app}/secrets`,
+    name: `${app} secrets of the user`,
+    notFound: 'The server has no secrets of users.'
   }
 }
 

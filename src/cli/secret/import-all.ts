@@ -21,7 +21,7 @@ export interface ImportPlan {
   variables: readonly Variable[]
   selectionOf: (name: string) => Promise<SelectionMembers>
   parallel: number
-  progress: Progress
+  progress: Pick<Progress, 'step' | 'say' | 'clear'>
   signal: AbortSignal
 }
 

@@ -115,6 +115,7 @@ async function preview(
 ): Promise<void> {
   const present = await listSecrets(openSession(options), collection)
   const rows = previewOf(variables, refusals, new Set(present.map(({ name }) => canonicalName(name))))
+  for (const { value } of variables) value.fill(0)
   if (options.json) printJson(rows)
   else printPreview(rows)
   const count = (action: string) => rows.filter((row) => row.action === action).length

@@ -1,8 +1,7 @@
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { RefusedToStart } from '../../errors.ts'
-import type { RepositoryName } from '../admin/administration.ts'
-import { parseRepository } from '../admin/common.ts'
 import { type ApiClient, ask } from '../api-client.ts'
+import { parseRepository, type RepositoryName } from '../names.ts'
 import { type Collection, noRepository, repositoryPath } from './collection.ts'
 import { listSelectedIds, type SecretHead } from './secrets-api.ts'
 
@@ -51,7 +50,7 @@ export function readSelection(
 ): Selection {
   const none = !reposSelected
   if (visibility === undefined && repos === undefined && !none) return {}
-  if (kind === 'repository' || kind === 'environment') {
+  if (kind === 'repository' || kind === 'deployment-environment') {
     throw new RefusedToStart('--visibility, --repos and --no-repos-selected go with --org or --user.')
   }
   if (repos && none) throw new RefusedToStart('Give --repos or --no-repos-selected, not both.')
@@ -129,13 +128,24 @@ function parseList(text: string): string[] {
   throw new InvalidArgumentError('Separate names by commas; for none, there is --no-repos-selected.')
 }
 
-/** A name alone is one of the organization's. */
+/** A name alone is one of the organization's, whose secrets are for its own repositories. */
 function readRepository(text: string, org: string | undefined): RepositoryName {
-  try {
-    return parseRepository(text.includes('/') || org === undefined ? text : `${org}/${text}`)
-  } catch {
+  const repository = parseName(text.includes('/') || org === undefined ? text : `${org}/${text}`)
+  if (!repository) {
     throw new RefusedToStart(
       `--repos takes names of repositories as OWNER/NAME${org === undefined ? '' : ', or NAME alone'}.`
     )
+  }
+  if (org !== undefined && repository.owner.toLowerCase() !== org.toLowerCase()) {
+    throw new RefusedToStart(`A secret of ${org} is for its own repositories: ${text} is none.`)
+  }
+  return repository
+}
+
+function parseName(text: string): RepositoryName | undefined {
+  try {
+    return parseRepository(text)
+  } catch {
+    return undefined
   }
 }

@@ -1,12 +1,20 @@
 import { type Command, Option } from 'commander'
 import { RefusedToStart } from '../../errors.ts'
 import { requireGitHubName } from '../../secrets/names.ts'
-import { addCollectionOptions, type CollectionOptions, readCollection } from './collection.ts'
+import type { ApiClient } from '../api-client.ts'
+import {
+  addCollectionOptions,
+  type Collection,
+  type CollectionOptions,
+  readCollection
+} from './collection.ts'
 import { fetchPublicKey, findSecret, putSecret } from './secrets-api.ts'
 import {
   addSelectionOptions,
   readSelection,
   resolveSelection,
+  type Selection,
+  type SelectionMembers,
   type SelectionOptions,
   selectionKeeper
 } from './selection.ts'
@@ -50,21 +58,39 @@ async function set(text: string, options: SetOptions): Promise<void> {
   }
   const name = requireGitHubName(text)
   const collection = readCollection(options)
-  const asked = readSelection(options, collection)
+  const selection = readSelection(options, collection)
   const client = openSession(options)
-
-  // All that may be refused, before somebody types a value.
-  const key = await fetchPublicKey(client, collection)
-  const found = collection.kind === 'organization' ? await findSecret(client, collection, name) : undefined
-  const selection = asked.visibility
-    ? await resolveSelection(client, collection, asked)
-    : await selectionKeeper(client, collection)(found)
-  const value = await readValue(name, options)
-  const outcome = await putSecret(client, collection, key, { name, value, selection })
+  const outcome = await setSecret(client, collection, {
+    name,
+    selection,
+    read: () => readValue(name, options)
+  })
   process.stdout.write(
     `${outcome === 'created' ? 'Created' : 'Updated'} ${name} in the ${collection.name}.\n`
   )
-  if (outcome === 'created' && collection.kind === 'user' && !asked.visibility) {
+  if (outcome === 'created' && collection.kind === 'user' && !selection.visibility) {
     process.stderr.write('No repository receives it yet; --repos names some.\n')
   }
+}
+
+/** Reads the value last: what may be refused is, before somebody types it. */
+export async function setSecret(
+  client: ApiClient,
+  collection: Collection,
+  { name, selection, read }: { name: string; selection: Selection; read: () => Promise<Uint8Array> }
+): Promise<'created' | 'updated'> {
+  const key = await fetchPublicKey(client, collection)
+  const members = selection.visibility
+    ? await resolveSelection(client, collection, selection)
+    : await keptSelection(client, collection, name)
+  return await putSecret(client, collection, key, { name, value: await read(), selection: members })
+}
+
+async function keptSelection(
+  client: ApiClient,
+  collection: Collection,
+  name: string
+): Promise<SelectionMembers> {
+  const found = collection.kind === 'organization' ? await findSecret(client, collection, name) : undefined
+  return await selectionKeeper(client, collection)(found)
 }

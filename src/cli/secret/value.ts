@@ -40,15 +40,18 @@ export async function readValue(name: string, options: ValueOptions): Promise<Bu
 }
 
 async function readBytes(name: string, file: string | undefined): Promise<Buffer> {
-  if (file !== undefined && file !== STDIN) return await readFileBytes(file)
-  if (file === undefined && process.stdin.isTTY)
+  if (file === undefined && process.stdin.isTTY) {
     return await promptHidden(`Value of ${name} (it is not shown): `)
-  return await collect(process.stdin, 'Standard input')
+  }
+  return await readFileBytes(file ?? STDIN)
 }
 
 /** Also of what is no regular file: a pipe of the shell's, `<(…)`. */
 export async function readFileBytes(file: string): Promise<Buffer> {
-  if (file === STDIN) return await collect(process.stdin, 'Standard input')
+  if (file === STDIN) {
+    if (!process.stdin.isTTY) return await collect(process.stdin, 'Standard input')
+    throw new RefusedToStart('Standard input is a terminal, which would show what is typed.')
+  }
   try {
     return await collect(createReadStream(file), file)
   } catch (error) {

@@ -163,11 +163,11 @@ t.test('what selects repositories is checked before anything is sent', async (t)
   t.same(readSelection(none, REPO), {})
   t.same(readSelection(none, ORG), {})
   t.same(readSelection({ ...none, visibility: 'all' }, ORG), { visibility: 'all' })
-  t.same(readSelection({ ...none, repos: ['web', 'octo/api'] }, ORG), {
+  t.same(readSelection({ ...none, repos: ['web', 'ACME/api'] }, ORG), {
     visibility: 'selected',
     repositories: [
       { owner: 'acme', name: 'web' },
-      { owner: 'octo', name: 'api' }
+      { owner: 'ACME', name: 'api' }
     ]
   })
   t.same(readSelection({ reposSelected: false }, USER), { visibility: 'selected', repositories: [] })
@@ -183,6 +183,7 @@ t.test('what selects repositories is checked before anything is sent', async (t)
     [{ visibility: 'private' }, USER, /all or selected/],
     [{ repos: ['web'] }, USER, /OWNER\/NAME/],
     [{ repos: ['../user'] }, ORG, /OWNER\/NAME/],
+    [{ repos: ['web', 'octo/api'] }, ORG, /own repositories: octo\/api is none/],
     [{ repos: ['a/b/c'] }, ORG, /OWNER\/NAME/]
   ]
   for (const [options, collection, message] of refused) {
@@ -197,14 +198,14 @@ t.test('names of repositories become ids, in the form that the app takes', async
       : { status: 200, body: { id: path === '/repos/acme/web' ? 7 : 8 } }
   )
   const client = clientOf(url)
-  const selection = readSelection({ repos: ['web', 'octo/api'], reposSelected: true }, ORG)
+  const selection = readSelection({ repos: ['web', 'acme/api'], reposSelected: true }, ORG)
   t.same(await resolveSelection(client, ORG, selection), {
     visibility: 'selected',
     selected_repository_ids: [7, 8]
   })
   t.same(
     asked.map(({ path }) => path),
-    ['/repos/acme/web', '/repos/octo/api']
+    ['/repos/acme/web', '/repos/acme/api']
   )
   const dependabot = readCollection({ org: 'acme', app: 'dependabot' })
   t.same(await resolveSelection(client, dependabot, selection), {
