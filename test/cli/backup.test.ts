@@ -43,6 +43,7 @@ const TABLES = [
   'repositories',
   'repository_redirects',
   'collaborators',
+  'deployment_environments',
   'tokens',
   'token_repositories',
   'key_generations',
