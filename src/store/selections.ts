@@ -9,13 +9,18 @@ import {
 import type { Page } from './secrets.ts'
 import type { Database } from './tables.ts'
 
+/** Writes only what differs, since most of a long selection tends to stay. */
 export async function replaceSelection(
   tx: Transaction<Database>,
   secretId: number,
   repositoryIds: readonly number[]
 ): Promise<void> {
-  await tx.deleteFrom('secret_repositories').where('secret_id', '=', secretId).execute()
-  await addToSelection(tx, secretId, repositoryIds)
+  await tx
+    .deleteFrom('secret_repositories')
+    .where('secret_id', '=', secretId)
+    .where('repository_id', '!=', sql<number>`all(${repositoryIds}::bigint[])`)
+    .execute()
+  if (repositoryIds.length > 0) await addToSelection(tx, secretId, repositoryIds)
 }
 
 export async function addToSelection(
@@ -24,7 +29,10 @@ export async function addToSelection(
   repositoryIds: readonly number[]
 ): Promise<void> {
   await sql`insert into secret_repositories (secret_id, repository_id)
-    select ${secretId}::bigint, id from repositories where id = any(${repositoryIds}::bigint[]) for key share
+    select ${secretId}::bigint, r.id from repositories r
+    where r.id = any(${repositoryIds}::bigint[]) and not exists (
+      select 1 from secret_repositories sr where sr.secret_id = ${secretId}::bigint and sr.repository_id = r.id)
+    for key share of r
     on conflict do nothing`.execute(tx)
 }
 
