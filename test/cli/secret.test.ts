@@ -1,10 +1,15 @@
 import { writeFile } from 'node:fs/promises'
 import path from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Command } from 'commander'
+import { sql } from 'kysely'
 import t, { type Test } from 'tap'
 import { APP_NAMES, type App, type CollectionKind } from '../../src/apps.ts'
+import { Patience } from '../../src/cli/patience.ts'
 import { addCollectionOptions, readCollection } from '../../src/cli/secret/collection.ts'
-import { deleteSecret, listSecrets } from '../../src/cli/secret/secrets-api.ts'
+import { parseEnvFile } from '../../src/cli/secret/env-file.ts'
+import { importAll } from '../../src/cli/secret/import-all.ts'
+import { deleteSecret, fetchPublicKey, listSecrets } from '../../src/cli/secret/secrets-api.ts'
 import { addSelectionOptions, readSelection } from '../../src/cli/secret/selection.ts'
 import { setSecret } from '../../src/cli/secret/set.ts'
 import { secretCommand } from '../../src/cli/secret.ts'
@@ -231,6 +236,42 @@ t.test('a file becomes secrets, after a look at what it would do', async (t) => 
   t.notMatch(large.stderr, /MARKER/)
   const users = await server.db.selectFrom('secrets').select('name').where('kind', '=', 'user').execute()
   t.same(users.map(({ name }) => name).sort(), ['ONE', 'SMALL'])
+})
+
+t.test("a rate limit of the server's is waited for, and then all is there", async (t) => {
+  const rateLimits = { core: 50, codespaces: 3, graphql: 50, address: 50, store: 'database' as const }
+  const server = await startTestServer(t, { logLevel: 'silent', rateLimits })
+  const mona = await server.createUser('mona')
+  const token = await server.createToken(mona, { scopes: ['codespace'] })
+  let now = Date.now()
+  const waits: number[] = []
+  const patience = new Patience({
+    maxWaitSeconds: 100_000,
+    say: () => {},
+    now: () => now,
+    wait: async (ms) => {
+      waits.push(ms)
+      now += ms
+      // The server repeats a refusal from memory for a second.
+      await sleep(1100)
+      await server.db
+        .updateTable('rate_limits')
+        .set({ resets_at: sql`now() - interval '1 second'` })
+        .execute()
+    }
+  })
+  const client = { ...clientOf(await server.listen()), token, patience }
+  const { collection } = parse('--user')
+  const outcome = await importAll(client, collection, await fetchPublicKey(client, collection), {
+    ...parseEnvFile(Buffer.from('A=1\nB=2\nC=3\nD=4\n')),
+    selectionOf: async () => ({}),
+    parallel: 1,
+    progress: { step() {}, say() {}, clear() {} },
+    signal: new AbortController().signal
+  })
+  t.same(outcome, { created: ['A', 'B', 'C', 'D'], updated: [], failed: [], notSent: [], stopped: false })
+  t.equal(waits.length, 1)
+  t.ok(waits[0]! > 60_000, 'until the reset that the server names')
 })
 
 t.test('a file with something wrong in it is refused before anything is sent', async (t) => {

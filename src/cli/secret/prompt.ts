@@ -64,7 +64,7 @@ async function readLine(input: ReadStream, line: HiddenLine): Promise<void> {
 function refusalOf({ state }: HiddenLine): Error {
   if (state === 'several') {
     return new RefusedToStart(
-      'That were several lines, and this terminal does not mark what is pasted: give --value-file, or pipe the value in.'
+      'Those were several lines, and this terminal does not mark what is pasted: give --value-file, or pipe the value in.'
     )
   }
   if (state === 'too-long') return new RefusedToStart('That is more than fits: give --value-file.')
