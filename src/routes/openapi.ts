@@ -20,6 +20,7 @@ export function openApiOptions(version: string): FastifyDynamicSwaggerOptions {
         { name: 'user secrets', description: 'Secrets of the authenticated user, for selected repositories' },
         { name: 'directory', description: 'Accounts, repositories and collaborators' },
         { name: 'administration', description: 'For site administrators' },
+        { name: 'graphql', description: "As much of GitHub's GraphQL API as clients of secrets ask for" },
         { name: 'meta', description: 'The server itself' }
       ],
       components: {

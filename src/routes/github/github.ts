@@ -13,6 +13,7 @@ import { ignoreContentType, readBodies } from './body.ts'
 import { collaboratorRoutes } from './collaborators.ts'
 import { answerConditionally } from './conditional.ts'
 import { handleError } from './errors.ts'
+import { graphqlRoutes } from './graphql.ts'
 import { guard } from './guard.ts'
 import { readApiVersion, readMediaType, setCommonHeaders, setPreflightHeaders } from './headers.ts'
 import { metaRoutes, openMetaRoutes } from './meta.ts'
@@ -39,6 +40,7 @@ const RESOURCES: readonly GitHubRoutes[] = [
   collaboratorRoutes,
   accountRoutes,
   adminRoutes,
+  graphqlRoutes,
   metaRoutes,
   openMetaRoutes
 ]
