@@ -13,8 +13,8 @@ import { Nullable, responses } from './schemas.ts'
 const DOCS = 'https://docs.github.com/graphql/guides/forming-calls-with-graphql'
 const TAGS = ['graphql']
 
-/** A query for the ids of a thousand repositories with the longest names is not longer. */
-const MAX_BODY_BYTES = 256 * 1024
+/** More than a query for the ids of five hundred repositories with the longest names. */
+const MAX_BODY_BYTES = 128 * 1024
 
 const Query = Type.Object({
   query: Type.String({ description: 'The document: operations and fragments' }),

@@ -10,17 +10,17 @@ import {
 } from 'graphql'
 import { tooLarge } from './errors.ts'
 
-/** A query for the ids of a thousand repositories has 14 tokens for each. */
-const MAX_TOKENS = 16_000
+/** A query for the ids of five hundred repositories has 14 tokens for each. */
+const MAX_TOKENS = 8_000
 /** Brackets in brackets: the parser calls itself for each, and the stack is finite. */
 const MAX_NESTING = 50
 /** Operations and fragments: whether fields can be merged is asked of each pair of fragments. */
-const MAX_DEFINITIONS = 100
+const MAX_DEFINITIONS = 50
 /** Fields in fields. The usual introspection query has 15, clients have 5. */
 const MAX_DEPTH = 20
 /** Fields to resolve, those of fragments in each place and those of a list for each entry that it may have. */
 const MAX_FIELDS = 20_000
-/** Lists to read, each with queries of its own; a thousand repositories by name take one. */
+/** Lists to read, each with queries of its own; repositories by name, however many, take one. */
 const MAX_LISTS = 10
 /** Fields below `__schema` and `__type`, each resolved for every type or field. The usual query has 230. */
 const MAX_INTROSPECTED = 500
@@ -37,7 +37,7 @@ export function requireReadable(query: string): void {
   const lexer = new Lexer(new Source(query))
   let nesting = 0
   for (let tokens = 0; lexer.advance().kind !== TokenKind.EOF; tokens += 1) {
-    if (tokens === MAX_TOKENS) throw tooLarge(`it may have ${MAX_TOKENS} words and signs`)
+    if (tokens === MAX_TOKENS) throw tooLarge(`it may have ${MAX_TOKENS} lexical tokens`)
     const { kind } = lexer.token
     if (OPENS.includes(kind)) nesting += 1
     else if (CLOSES.includes(kind)) nesting -= 1
