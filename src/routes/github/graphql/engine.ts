@@ -61,7 +61,8 @@ function chooseOperation(document: DocumentNode, name: string | undefined): Oper
   const named = operations.filter((operation) => name === undefined || operation.name?.value === name)
   const [operation] = named
   if (operation && named.length === 1) return operation
-  const message = name === undefined ? 'An operation name is required' : `No operation named "${shown(name)}"`
+  const message =
+    name === undefined ? 'An operation name is required' : 'No operation has the name in operationName'
   throw new RefusedQuery([{ message }])
 }
 

@@ -60,6 +60,12 @@ function originOf(error: GraphQLError): Error {
   return origin
 }
 
+/** Where in the text an error is, as one number. */
+function positionOf({ locations = [] }: QueryError): number {
+  const [{ line, column } = { line: 0, column: 0 }] = locations
+  return line * 1e6 + column
+}
+
 const BAD_ARGUMENT = /^Argument "/
 
 /**
@@ -86,6 +92,8 @@ export function presentFieldErrors(
       unexpected.add(cause)
     }
   }
+  // The executor has them as they came in, which depends on the database.
+  presented.sort((a, b) => positionOf(a) - positionOf(b))
   for (const cause of unexpected) onUnexpected(cause)
   if (unexpected.size > 0) {
     presented.push({
