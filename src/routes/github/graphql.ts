@@ -41,7 +41,7 @@ const Result = Type.Object({
 type Engine = typeof import('./graphql/engine.ts')
 let engine: Promise<Engine> | undefined
 
-/** The library takes 30 MB and a third of a second, which a server that nobody asks for GraphQL does without. */
+/** With the first query: the library takes a third of a second and 7 MB, which most servers do without. */
 function loadEngine(): Promise<Engine> {
   engine ??= import('./graphql/engine.ts')
   return engine

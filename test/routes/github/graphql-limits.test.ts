@@ -38,7 +38,7 @@ async function refuses(t: Test, query: string, rule: string, name = query.slice(
 
 const TOKENS = 'it may have 8000 lexical tokens'
 const NESTING = 'brackets may be nested 50 times'
-const DEPTH = 'fields may be nested 20 times'
+const DEPTH = 'fields and fragments may be nested 25 times'
 const DEFINITIONS = 'it may have 50 operations and fragments'
 const FIELDS = 'it may ask for 20000 fields'
 const LISTS = 'it may ask for 10 lists'
@@ -77,20 +77,36 @@ t.test('the text: tokens, brackets and bytes', async (t) => {
   t.ok(name.body.length < 300, 'nor is a long name repeated')
 })
 
-t.test('fields in fields, those of fragments among them', async (t) => {
+t.test('fields and fragments in each other', async (t) => {
   const nest = (depth: number) =>
     `{repository(owner:"mona",name:"a"){${'parent{'.repeat(depth - 2)}id${'}'.repeat(depth - 2)}}}`
-  await answers(t, nest(20), '20 deep')
-  await refuses(t, nest(21), DEPTH)
+  await answers(t, nest(25), '25 deep')
+  await refuses(t, nest(26), DEPTH)
+  await refuses(t, nest(40), DEPTH)
   const chain = (length: number) =>
     `{repository(owner:"mona",name:"a"){...f0}} ${many(
       length,
       (n) => `fragment f${n} on Repository{parent{...f${n + 1}}}`
     )} fragment f${length} on Repository{id}`
-  await answers(t, chain(18), 'by fragments')
-  await refuses(t, chain(19), DEPTH)
-  const inline = `{viewer{${'...on User{'.repeat(40)}login${'}'.repeat(40)}}}`
-  t.same(await answers(t, inline, 'inline fragments are no depth'), { viewer: { login: 'mona' } })
+  await answers(t, chain(11), 'by fragments')
+  await refuses(t, chain(12), DEPTH)
+  const inline = (depth: number) => `{viewer{${'...{'.repeat(depth - 2)}login${'}'.repeat(depth - 2)}}}`
+  t.same(await answers(t, inline(25), 'inline fragments'), { viewer: { login: 'mona' } })
+  await refuses(t, inline(26), DEPTH)
+
+  const backwards = many(
+    11,
+    (n) => `fragment f${n} on Repository{parent{${n === 0 ? 'id' : `...f${n - 1}`}}}`
+  )
+  await answers(t, `${backwards} {repository(owner:"mona",name:"a"){...f10}}`, 'defined from the inside out')
+  const late = `{repository(owner:"mona",name:"a"){...f10 parent{parent{...f10}}}}`
+  await refuses(t, `${backwards} ${late}`, DEPTH, 'measured once, used deeper')
+  const deep = many(49, (n) => `fragment f${n} on Query{${'...{'.repeat(48)}...f${n + 1} ${'}'.repeat(48)}}`)
+  await refuses(
+    t,
+    `{...f0} ${deep.slice(0, deep.indexOf('fragment f45'))} fragment f45 on Query{a:__typename}`,
+    DEPTH
+  )
 })
 
 t.test('fragments: how many, in each other, and in circles', async (t) => {
@@ -110,14 +126,13 @@ t.test('fragments: how many, in each other, and in circles', async (t) => {
   const small = await answers(t, doubling(12), 'doubled twelve times')
   t.same(small.viewer, { login: 'mona' })
   await refuses(t, doubling(20), FIELDS)
-  await refuses(t, doubling(48), FIELDS, 'more often than numbers count')
-  const wide = many(40, (n) => `fragment f${n} on Query{${`...f${n + 1} `.repeat(40)}}`)
-  await refuses(t, `{...f0} ${wide} fragment f40 on Query{viewer{login}}`, FIELDS, '40 to the 40th')
+  const wide = many(20, (n) => `fragment f${n} on Query{${`...f${n + 1} `.repeat(99)}}`)
+  await refuses(t, `{...f0} ${wide} fragment f20 on Query{viewer{login}}`, FIELDS, '99 to the 20th')
 
   for (const circle of [
     '{...a} fragment a on Query{...a}',
     '{...a} fragment a on Query{...b ...b} fragment b on Query{...a ...a}',
-    `{...f0} ${many(40, (n) => `fragment f${n} on Query{${many(40, (m) => `...f${m}`)}}`)}`
+    `{...f0} ${many(20, (n) => `fragment f${n} on Query{${many(20, (m) => `...f${m}`)}}`)}`
   ]) {
     const { data, errors } = (await post(circle)).json()
     t.equal(data, undefined)

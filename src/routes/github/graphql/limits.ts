@@ -16,8 +16,8 @@ const MAX_TOKENS = 8_000
 const MAX_NESTING = 50
 /** Operations and fragments: whether fields can be merged is asked of each pair of fragments. */
 const MAX_DEFINITIONS = 50
-/** Fields in fields. The usual introspection query has 15, clients have 5. */
-const MAX_DEPTH = 20
+/** Fields and fragments in each other. The usual introspection query has 18, clients have 6. */
+const MAX_DEPTH = 25
 /** Fields to resolve, those of fragments in each place and those of a list for each entry that it may have. */
 const MAX_FIELDS = 20_000
 /** Lists to read, each with queries of its own; repositories by name, however many, take one. */
@@ -54,9 +54,6 @@ interface Size {
   typeLists: number
 }
 
-/** Beyond every limit; larger numbers are cut to it, since fragments of fragments outgrow what numbers hold. */
-const BEYOND = 1e9
-
 const NOTHING: Size = { depth: 0, fields: 0, lists: 0, introspected: 0, typeLists: 0 }
 
 /** How many entries a field has at most; undefined when it is no list. */
@@ -72,8 +69,8 @@ function sizeOfField(field: FieldNode, inner: Size): Size {
   const introspects = name === '__schema' || name === '__type'
   return {
     depth: inner.depth + 1,
-    fields: Math.min(1 + inner.fields * (page ?? 1), BEYOND),
-    lists: page === undefined ? inner.lists : Math.min(1 + inner.lists * page, BEYOND),
+    fields: 1 + inner.fields * (page ?? 1),
+    lists: page === undefined ? inner.lists : 1 + inner.lists * page,
     introspected: introspects ? inner.fields : inner.introspected,
     typeLists: inner.typeLists + (TYPE_LISTS.has(name) ? 1 : 0)
   }
@@ -82,12 +79,14 @@ function sizeOfField(field: FieldNode, inner: Size): Size {
 function together(a: Size, b: Size): Size {
   return {
     depth: Math.max(a.depth, b.depth),
-    fields: Math.min(a.fields + b.fields, BEYOND),
-    lists: Math.min(a.lists + b.lists, BEYOND),
-    introspected: Math.min(a.introspected + b.introspected, BEYOND),
+    fields: a.fields + b.fields,
+    lists: a.lists + b.lists,
+    introspected: a.introspected + b.introspected,
     typeLists: Math.max(a.typeLists, b.typeLists)
   }
 }
+
+const TOO_DEEP = tooLarge(`fields and fragments may be nested ${MAX_DEPTH} times`)
 
 /** Sizes of selections. Each fragment is measured once, so that fragments of fragments cost no more than text. */
 class Measure {
@@ -100,22 +99,30 @@ class Measure {
     }
   }
 
-  sizeOf(set: SelectionSetNode | undefined): Size {
-    return (set?.selections ?? []).reduce<Size>((size, selection) => {
+  /**
+   * @param level how deep the selection is: beyond the limit nothing is measured, since the stack is finite
+   * @throws RefusedQuery
+   */
+  sizeOf(set: SelectionSetNode | undefined, level = 0): Size {
+    if (level > MAX_DEPTH) throw TOO_DEEP
+    return (set?.selections ?? []).reduce((size, selection) => {
       if (selection.kind === Kind.FIELD) {
-        return together(size, sizeOfField(selection, this.sizeOf(selection.selectionSet)))
+        return together(size, sizeOfField(selection, this.sizeOf(selection.selectionSet, level + 1)))
       }
-      if (selection.kind === Kind.INLINE_FRAGMENT) return together(size, this.sizeOf(selection.selectionSet))
-      return together(size, this.#sizeOfFragment(selection.name.value))
+      const inner =
+        selection.kind === Kind.INLINE_FRAGMENT
+          ? this.sizeOf(selection.selectionSet, level + 1)
+          : this.#sizeOfFragment(selection.name.value, level + 1)
+      return together(size, { ...inner, depth: inner.depth + 1 })
     }, NOTHING)
   }
 
   /** A fragment within itself, or one that is not there, is nothing here: validation refuses it. */
-  #sizeOfFragment(name: string): Size {
+  #sizeOfFragment(name: string, level: number): Size {
     const known = this.#known.get(name)
     if (known) return known
     this.#known.set(name, NOTHING)
-    const size = this.sizeOf(this.#fragments.get(name)?.selectionSet)
+    const size = this.sizeOf(this.#fragments.get(name)?.selectionSet, level)
     this.#known.set(name, size)
     return size
   }
@@ -131,7 +138,7 @@ export function requireWithinLimits(document: DocumentNode): void {
   for (const definition of definitions) {
     if (definition.kind !== Kind.OPERATION_DEFINITION) continue
     const { depth, fields, lists, introspected, typeLists } = measure.sizeOf(definition.selectionSet)
-    if (depth > MAX_DEPTH) throw tooLarge(`fields may be nested ${MAX_DEPTH} times`)
+    if (depth > MAX_DEPTH) throw TOO_DEEP
     if (fields > MAX_FIELDS) throw tooLarge(`it may ask for ${MAX_FIELDS} fields`)
     if (lists > MAX_LISTS) throw tooLarge(`it may ask for ${MAX_LISTS} lists`)
     if (introspected > MAX_INTROSPECTED) {

@@ -33,7 +33,7 @@ function noAccount(kind: string, login: string): Error {
   return fieldError('NOT_FOUND', `Could not resolve to ${kind} with ${told}.`)
 }
 
-/** PostgreSQL's text holds no NUL, and nothing has a name with one. */
+/** What cannot be a name is not looked for; PostgreSQL's text, for one, holds no NUL. */
 function canExist(...names: readonly string[]): boolean {
   return names.every((name) => NAMES.test(name))
 }
