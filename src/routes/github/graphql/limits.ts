@@ -60,7 +60,7 @@ const NOTHING: Size = { depth: 0, fields: 0, lists: 0, introspected: 0, typeList
 function pageSize({ arguments: given = [] }: FieldNode): number | undefined {
   const size = given.find(({ name }) => name.value === 'first')?.value
   if (!size) return undefined
-  return size.kind === Kind.INT ? Math.min(Math.max(Number(size.value), 0), MAX_PAGE) : MAX_PAGE
+  return size.kind === Kind.INT ? Math.min(Math.max(Number(size.value), 1), MAX_PAGE) : MAX_PAGE
 }
 
 function sizeOfField(field: FieldNode, inner: Size): Size {
