@@ -79,9 +79,13 @@ function makeRequestId(): string {
   return `${hex.slice(0, 4)}:${hex.slice(4, 8)}:${hex.slice(8, 13)}:${hex.slice(17, 22)}:${hex.slice(22, 30)}`
 }
 
+/** Beside the REST API's prefix and not below it, as on GitHub Enterprise Server. */
+const API_GRAPHQL = /^\/api\/graphql(?:[/?]|$)/
+
 /** Both prefixes lead to the same routes; which one it was is kept for the links in the answer. */
 function rewriteUrl(request: IncomingMessage): string {
   const url = request.url ?? '/'
+  if (API_GRAPHQL.test(url)) return url.slice('/api'.length)
   if (url !== '/api/v3' && !url.startsWith('/api/v3/') && !url.startsWith('/api/v3?')) return url
   Object.assign(request, { [API_PREFIX]: '/api/v3' })
   const rest = url.slice('/api/v3'.length)

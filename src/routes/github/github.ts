@@ -16,6 +16,7 @@ import { answerConditionally } from './conditional.ts'
 import { deploymentEnvironmentRoutes } from './deployment-environments.ts'
 import { environmentSecretRoutes } from './environment-secrets.ts'
 import { handleError } from './errors.ts'
+import { graphqlRoutes } from './graphql.ts'
 import { guard } from './guard.ts'
 import { readApiVersion, readMediaType, setCommonHeaders, setPreflightHeaders } from './headers.ts'
 import { Limiter } from './limiter.ts'
@@ -54,6 +55,7 @@ const RESOURCES: readonly GitHubRoutes[] = [
   organizationRoutes,
   membershipRoutes,
   adminRoutes,
+  graphqlRoutes,
   metaRoutes,
   openMetaRoutes,
   rateLimitRoutes
