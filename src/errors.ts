@@ -26,8 +26,8 @@ export class Unauthenticated extends CofferError {
   readonly status = 401
   readonly presented: boolean
 
-  constructor(presented: boolean) {
-    super(presented ? 'Bad credentials' : 'Requires authentication')
+  constructor(presented: boolean, message = presented ? 'Bad credentials' : 'Requires authentication') {
+    super(message)
     this.presented = presented
   }
 }

@@ -9,6 +9,7 @@ import type { Vault } from '../../secrets/vault.ts'
 import type { Database } from '../../store/tables.ts'
 import { accountRoutes } from './accounts.ts'
 import { adminRoutes } from './admin.ts'
+import { adminAppRoutes } from './admin-apps.ts'
 import { ignoreContentType, readBodies } from './body.ts'
 import { collaboratorRoutes } from './collaborators.ts'
 import { answerConditionally } from './conditional.ts'
@@ -17,6 +18,9 @@ import { environmentSecretRoutes } from './environment-secrets.ts'
 import { handleError } from './errors.ts'
 import { guard } from './guard.ts'
 import { readApiVersion, readMediaType, setCommonHeaders, setPreflightHeaders } from './headers.ts'
+import { installationTokenRoutes } from './installation-tokens.ts'
+import { installationRoutes } from './installations.ts'
+import { integrationRoutes } from './integrations.ts'
 import { membershipRoutes } from './memberships.ts'
 import { metaRoutes, openMetaRoutes } from './meta.ts'
 import { organizationSecretRoutes } from './organization-secrets.ts'
@@ -48,7 +52,11 @@ const RESOURCES: readonly GitHubRoutes[] = [
   accountRoutes,
   organizationRoutes,
   membershipRoutes,
+  integrationRoutes,
+  installationTokenRoutes,
+  installationRoutes,
   adminRoutes,
+  adminAppRoutes,
   metaRoutes,
   openMetaRoutes
 ]

@@ -10,6 +10,7 @@ import {
 } from '../../auth/access.ts'
 import type { Authenticator } from '../../auth/authenticate.ts'
 import { NotFound, Renamed } from '../../errors.ts'
+import { findInstallation } from '../../store/installations.ts'
 import type { OrganizationLocator } from '../../store/organizations.ts'
 import { findRenamedRepository, type RepositoryLocator } from '../../store/repositories.ts'
 import type { Database } from '../../store/tables.ts'
@@ -22,6 +23,7 @@ import { acceptedHeaders, setTokenHeaders } from './headers.ts'
  */
 export function guard(app: FastifyInstance, db: Kysely<Database>, authenticator: Authenticator): void {
   app.decorateRequest('actor')
+  app.decorateRequest('integration')
   app.decorateRequest('found')
 
   app.addHook('onRoute', (route) => {
@@ -45,6 +47,11 @@ function settleAccess(db: Kysely<Database>, authenticator: Authenticator, rule: 
     // A trailing slash is an empty parameter to the router, and no route to clients.
     if (Object.values(request.params as Record<string, string>).includes('')) throw new NotFound()
     const { authorization } = request.headers
+    if (rule.on === 'integration') {
+      request.integration = await authenticator.authenticateApp(authorization, request.ip)
+      request.found = find ? await find(request) : {}
+      return
+    }
     const actor =
       authenticator.recall(authorization) ?? (await authenticator.authenticate(authorization, request.ip))
     request.actor = actor
@@ -119,6 +126,16 @@ export async function findInOrganization(
 ): Promise<Found> {
   const locator = readOrganizationLocator(request)
   return (locator && (await find(locator))) ?? {}
+}
+
+/** Finds the installation of a path, if it is one of the App that asks. */
+export function findOwnInstallation(db: Kysely<Database>) {
+  return async ({ params, integration }: FastifyRequest): Promise<Found> => {
+    const installationId = readId((params as { installation_id: string }).installation_id)
+    if (installationId === undefined) return {}
+    const { integration_id } = integration
+    return { installation: await findInstallation(db, { installationId, integrationId: integration_id }) }
+  }
 }
 
 /** The login of a path; throws when none can be like it. */
