@@ -13,7 +13,7 @@ import type { RepositoryFacts } from '../store/repositories.ts'
 import type { Database, Permissions } from '../store/tables.ts'
 import { deleteExpiredTokens, deleteToken, insertToken } from '../store/tokens.ts'
 import { inTheNameOf } from './change.ts'
-import { allFound } from './installations.ts'
+import { allFound, askable } from './installations.ts'
 import { describePermissions } from './permissions.ts'
 import { forgetTokens } from './tokens.ts'
 
@@ -56,7 +56,8 @@ export async function mintToken(
     if (!locked) throw new NotFound()
     if (locked.suspended_by) throw new Forbidden('This installation has been suspended')
     const granted = narrowedPermissions(locked.permissions, permissions)
-    const repositories = names && requireGiven(names, await findGivenRepositories(tx, installation_id, names))
+    const given = names && (await findGivenRepositories(tx, installation_id, askable(names)))
+    const repositories = names && requireGiven(names, given!)
     await deleteExpiredTokens(tx, installation_id, CLEARED_AT_A_TIME)
     const { id, expires_at } = await insertToken(tx, {
       hash: hashToken(token),

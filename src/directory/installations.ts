@@ -34,6 +34,14 @@ export type Selection = 'all' | readonly string[]
 /** A name of a repository, without its owner, as GitHub's API names one in an installation. */
 const REPOSITORY_NAME = /^[A-Za-z0-9._-]{1,100}$/
 
+/** What can be asked for at all: nothing else has ever been the name or the number of a repository. */
+export function askable({ ids = [], names = [] }: RepositoryNames): RepositoryNames {
+  return {
+    ids: ids.filter((id) => id > 0 && Number.isSafeInteger(id)),
+    names: names.filter((name) => REPOSITORY_NAME.test(name))
+  }
+}
+
 /** Whether every one that was named is among those that were found; logins and names have no case. */
 export function allFound(
   { ids = [], names = [] }: RepositoryNames,
@@ -43,7 +51,7 @@ export function allFound(
   const foundNames = new Set(found.map(({ name_key }) => name_key))
   return (
     ids.every((id) => foundIds.has(id)) &&
-    names.every((name) => REPOSITORY_NAME.test(name) && foundNames.has(name.toLowerCase()))
+    names.every((name) => foundNames.has(name.toLowerCase()))
   )
 }
 
@@ -52,8 +60,7 @@ async function requireOwned(
   accountId: number,
   names: readonly string[]
 ): Promise<number[]> {
-  const storable = names.filter((name) => REPOSITORY_NAME.test(name))
-  const found = await findOwnedRepositories(tx, accountId, { names: storable })
+  const found = await findOwnedRepositories(tx, accountId, askable({ names }))
   if (names.length > 0 && allFound({ names }, found)) return found.map(({ id }) => id)
   throw new InvalidInput('Validation Failed', [
     {
@@ -64,12 +71,17 @@ async function requireOwned(
   ])
 }
 
-function event(
+/** Records what was done with an installation, for the account on which it is. */
+export async function recordInstallation(
+  tx: Transaction<Database>,
   principal: Principal,
-  { account_uid, installation_uid, slug }: { account_uid: string; installation_uid: string; slug: string },
+  installation: Pick<Installation, 'account_uid' | 'installation_uid' | 'slug'>,
   action: string
-) {
-  return { streamUid: account_uid, principal, action, subjectUid: installation_uid, name: slug }
+): Promise<void> {
+  const { account_uid, installation_uid, slug } = installation
+  await insertAuditEvents(tx, [
+    { streamUid: account_uid, principal, action, subjectUid: installation_uid, name: slug }
+  ])
 }
 
 /** Lets every node forget the tokens of installations, which are other ones when this commits. */
@@ -109,7 +121,7 @@ export async function installApp(
       await replaceGivenRepositories(tx, id, await requireOwned(tx, account.id, selection))
     }
     const installation = { account_uid: account.uid, installation_uid: uid, slug: integration.slug }
-    await insertAuditEvents(tx, [event(principal, installation, 'installation.create')])
+    await recordInstallation(tx, principal, installation, 'installation.create')
     return id
   }).catch((error) => {
     if (!isUniqueViolation(error, 'installations_integration_id_account_id_key')) throw error
@@ -139,7 +151,7 @@ async function change(
     const locked = await lockInstallation(tx, installation_id, 'change')
     if (!locked) throw new NotFound()
     await apply(tx, locked)
-    await insertAuditEvents(tx, [event(principal, installation, action)])
+    await recordInstallation(tx, principal, installation, action)
     return await forgetInstallations(tx, [installation_id])
   })
 }
@@ -170,7 +182,7 @@ export async function changeInstallation(
       const ids = selection === 'all' ? [] : await requireOwned(tx, account_id, selection)
       await replaceGivenRepositories(tx, installation_id, ids)
     }
-    await insertAuditEvents(tx, [event(principal, installation, 'installation.update')])
+    await recordInstallation(tx, principal, installation, 'installation.update')
     return await forgetInstallations(tx, [installation_id])
   })
 }
@@ -249,7 +261,7 @@ async function removeRow(
 ): Promise<string[]> {
   const revoked = await forgetInstallations(tx, [installation.installation_id])
   await deleteInstallation(tx, installation.installation_id)
-  await insertAuditEvents(tx, [event(principal, installation, 'installation.remove')])
+  await recordInstallation(tx, principal, installation, 'installation.remove')
   return revoked
 }
 

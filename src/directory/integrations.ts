@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { Kysely, Transaction } from 'kysely'
 import { makeAppKey } from '../auth/app-key.ts'
-import { commonPermissions } from '../auth/scopes.ts'
+import { commonPermissions, includesPermissions } from '../auth/scopes.ts'
 import { InvalidInput, LimitExceeded, NotFound } from '../errors.ts'
 import type { Account } from '../store/accounts.ts'
 import { insertAuditEvents, type Principal } from '../store/audit.ts'
@@ -21,7 +21,7 @@ import {
 } from '../store/integrations.ts'
 import type { Database } from '../store/tables.ts'
 import { inTheNameOf } from './change.ts'
-import { forgetInstallations, removeInstallations } from './installations.ts'
+import { forgetInstallations, recordInstallation, removeInstallations } from './installations.ts'
 import { requireAppPermissions } from './permissions.ts'
 
 // GitHub Apps: an integration is one here, since an app is what receives secrets.
@@ -135,7 +135,9 @@ export async function changeApp(
     const installations = await lockInstallations(tx, { integrationId: integration_id })
     for (const installation of installations) {
       const left = commonPermissions(installation.permissions, permissions)
+      if (includesPermissions(left, installation.permissions)) continue
       await updateInstallation(tx, installation.installation_id, { permissions: left })
+      await recordInstallation(tx, principal, installation, 'installation.update')
     }
     return await forgetInstallations(
       tx,

@@ -72,11 +72,9 @@ export function foundEnvironment(request: FastifyRequest): DeploymentEnvironment
   return environment
 }
 
-/** The installation that the guard found, of the App that asks; throws when it has none of that number. */
+/** The installation that the guard found, of the App that asks. */
 export function foundInstallation(request: FastifyRequest): Installation {
-  const { installation } = request.found
-  if (!installation) throw new NotFound()
-  return installation
+  return request.found.installation!
 }
 
 /** Who writes, where a GitHub App asks for itself. */

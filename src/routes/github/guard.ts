@@ -128,13 +128,15 @@ export async function findInOrganization(
   return (locator && (await find(locator))) ?? {}
 }
 
-/** Finds the installation of a path, if it is one of the App that asks. */
+/** Finds the installation of a path; throws unless it is one of the App that asks. */
 export function findOwnInstallation(db: Kysely<Database>) {
   return async ({ params, integration }: FastifyRequest): Promise<Found> => {
     const installationId = readId((params as { installation_id: string }).installation_id)
-    if (installationId === undefined) return {}
-    const { integration_id } = integration
-    return { installation: await findInstallation(db, { installationId, integrationId: integration_id }) }
+    if (installationId === undefined) throw new NotFound()
+    const integrationId = integration.integration_id
+    const installation = await findInstallation(db, { installationId, integrationId })
+    if (!installation) throw new NotFound()
+    return { installation }
   }
 }
 
