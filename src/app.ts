@@ -160,7 +160,7 @@ export async function buildApp(dependencies: AppDependencies): Promise<FastifyIn
         route,
         status: reply.statusCode,
         ms: Math.round(elapsedTime * 10) / 10,
-        actor: request.actor?.login
+        actor: request.actor?.login ?? request.integration?.slug
       },
       'request'
     )

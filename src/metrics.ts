@@ -1,4 +1,5 @@
 import { Counter, collectDefaultMetrics, Histogram, Registry } from 'prom-client'
+import type { Counted } from './errors.ts'
 
 interface Answers {
   labels: { method: string; route: string; status: number }
@@ -59,7 +60,7 @@ export class Metrics {
     })
     this.#rateLimited = new Counter({
       name: 'coffer_rate_limited_requests_total',
-      help: 'Requests refused because of a rate limit, by what was counted: token or address.',
+      help: 'Requests refused because of a rate limit, by what was counted: token, app or address.',
       labelNames: ['by'],
       registers
     })
@@ -91,7 +92,7 @@ export class Metrics {
     this.#failedLogins.inc()
   }
 
-  requestLimited(by: 'token' | 'address'): void {
+  requestLimited(by: Counted): void {
     this.#rateLimited.inc({ by })
   }
 

@@ -7,6 +7,8 @@ import { upsertMembership } from '../store/organizations.ts'
 import { listOwnedRepositoryUids } from '../store/repositories.ts'
 import type { Database } from '../store/tables.ts'
 import { inTheNameOf } from './change.ts'
+import { removeInstallations } from './installations.ts'
+import { removeAppsOf } from './integrations.ts'
 import { removeSecrets } from './owned-secrets.ts'
 import { removeRepositoryRow } from './repositories.ts'
 import { revokeAll } from './tokens.ts'
@@ -105,7 +107,7 @@ export async function createOrganization(
 }
 
 /**
- * Removes a user with its tokens, its secrets, its repositories and theirs; the audit keeps the names.
+ * Removes a user with its tokens, its Apps, its secrets, its repositories and theirs; the audit keeps the names.
  *
  * @returns the hashes of the revoked tokens, as caches hold them
  */
@@ -118,6 +120,8 @@ export async function removeUser(
     const account = await findAccount(tx, login)
     if (account?.kind !== 'user') throw new NotFound()
     const revoked = await revokeAll(tx, principal, account)
+    revoked.push(...(await removeAppsOf(tx, principal, account)))
+    revoked.push(...(await removeInstallations(tx, principal, { accountId: account.id })))
     // Who adds to the account holds this lock, after that of its token: it adds before this, or not at all.
     if (!(await lockAccount(tx, account.uid))) throw new NotFound()
     for (const repository of await listOwnedRepositoryUids(tx, account.id)) {

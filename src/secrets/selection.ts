@@ -1,7 +1,7 @@
 import type { Kysely, Transaction } from 'kysely'
 import { collectionRules } from '../apps.ts'
 import { hasPermission } from '../auth/access.ts'
-import { type Actor, reachesPrivate, sightOf } from '../auth/actor.ts'
+import { type Actor, reachesPrivate, reachOf } from '../auth/actor.ts'
 import { Conflict, Forbidden, InvalidInput, NotFound, Unauthenticated } from '../errors.ts'
 import { insertAuditEvents } from '../store/audit.ts'
 import { listVisibleIds } from '../store/repositories.ts'
@@ -24,17 +24,17 @@ const FIELD = 'selected_repository_ids'
  *
  * @throws InvalidInput naming the position, never the value
  */
-export function parseRepositoryIds(input: readonly unknown[] | null): number[] {
+export function parseRepositoryIds(input: readonly unknown[] | null, field = FIELD): number[] {
   const ids = (input ?? []).map((entry, index) => {
     const id = typeof entry === 'string' && /^[0-9]+$/.test(entry) ? Number(entry) : entry
     if (typeof id === 'number' && Number.isInteger(id)) return id
     throw new InvalidInput(
-      `Invalid request.\n\nInvalid property /${FIELD}/${index}: it is neither an integer nor a decimal string.`,
+      `Invalid request.\n\nInvalid property /${field}/${index}: it is neither an integer nor a decimal string.`,
       [
         {
-          field: FIELD,
+          field,
           code: 'custom',
-          message: `${FIELD}/${index} is neither an integer nor a decimal string`
+          message: `${field}/${index} is neither an integer nor a decimal string`
         }
       ]
     )
@@ -54,8 +54,9 @@ function unknownRepository(): InvalidInput {
 
 /**
  * Checks that all ids name repositories that this token sees; what is invisible is answered as what does not
- * exist. A secret of an organization is for its own repositories. A secret of a user may be for those of others,
- * so a fine-grained token also needs to be allowed to write the secrets of those that it adds.
+ * exist, as is for an installation what it does not have. A secret of an organization is for its own repositories.
+ * A secret of a user may be for those of others, so a fine-grained token also needs to be allowed to write the
+ * secrets of those that it adds.
  *
  * @param secretId whose present selection counts as there already; undefined for a new secret
  * @throws InvalidInput, Forbidden
@@ -70,7 +71,7 @@ export async function requireSelectable(
   if (ids.length === 0) return
   const representable = ids.filter((id) => id > 0 && Number.isSafeInteger(id))
   const ownerUid = collection.kind === 'organization' ? collection.ownerUid : undefined
-  const visible = new Set(await listVisibleIds(db, sightOf(actor), representable, ownerUid))
+  const visible = new Set(await listVisibleIds(db, reachOf(actor), representable, ownerUid))
   if (!ids.every((id) => visible.has(id))) throw unknownRepository()
   if (actor.token.kind === 'classic') return
   const selected = new Set(secretId === undefined ? [] : await listSelectedIds(db, secretId))
@@ -143,7 +144,7 @@ async function changeSelection(
 ): Promise<void> {
   await db.transaction().execute(async (tx) => {
     // The token before the secret, as who removes the whole account does.
-    if (!(await holdToken(tx, principal.tokenId))) throw new Unauthenticated(true)
+    if (!(await holdToken(tx, principal.tokenId, principal.needs))) throw new Unauthenticated(true)
     const head = await lockSecret(tx, collection, name)
     if (!head) throw new NotFound()
     requireMatch(ifMatch, head)

@@ -19,6 +19,7 @@ import {
   updateValue
 } from '../store/secrets.ts'
 import type { Database, Visibility } from '../store/tables.ts'
+import { tokenCheckOf } from '../store/tokens.ts'
 import { type Collection, collectionName, type Limits, maxSecretsOf } from './collection.ts'
 
 /**
@@ -325,5 +326,5 @@ function auditOf(
     valueVersion: context.valueVersion,
     ...(envelope && { envelopeSha256: hash('sha256', envelope, 'buffer') })
   })
-  return { ...row, token_id: principal.tokenId }
+  return { ...row, ...tokenCheckOf(principal.tokenId, principal.needs) }
 }

@@ -1,11 +1,14 @@
 import type { Transaction } from 'kysely'
 import type { Database } from './tables.ts'
+import type { TokenNeeds } from './tokens.ts'
 
-/** Who acts, with which token, in which request. */
+/** Who acts, with which token, in which request; `app` is a GitHub App that signed for itself. */
 export interface Principal {
-  kind: 'user' | 'system'
+  kind: 'user' | 'installation' | 'app' | 'system'
   uid: string | null
   tokenId: number | null
+  /** of an installation: what it must still allow when a write commits */
+  needs?: TokenNeeds
   issuedByUid: string | null
   requestId: string | null
 }

@@ -3,7 +3,7 @@ import type { AuditRow } from './audit.ts'
 import { utc } from './repositories.ts'
 import { type Statement, statement } from './statement.ts'
 import type { Database, Mount, Visibility } from './tables.ts'
-import { tokenIsValid } from './tokens.ts'
+import { type TokenCheck, tokenIsValid } from './tokens.ts'
 
 /** The columns that name a collection; every query on secrets gives all three. */
 export interface CollectionColumns {
@@ -184,7 +184,7 @@ function audited(row: Omit<AuditRow, 'token_id'> & { token_id: number }) {
     returning id`
 }
 
-type WithAudit<P> = P & Omit<AuditRow, 'token_id'> & { token_id: number }
+type WithAudit<P> = P & Omit<AuditRow, 'token_id'> & TokenCheck
 
 /**
  * A new value for a secret that still is at `rowVersion`, by a token that still is valid; one round trip.
@@ -201,7 +201,7 @@ export const updateValue = statement<
         value_version = value_version + 1, row_version = row_version + 1,
         updated_at = greatest(updated_at, clock_timestamp())
       where id = ${parameter.secretId}::bigint and row_version = ${parameter.rowVersion}::integer
-        and ${tokenIsValid(parameter.token_id)}
+        and ${tokenIsValid(parameter)}
       returning id)
     ${audited(parameter)}`
 )
@@ -226,7 +226,7 @@ export const insertSecret = statement<
 >(
   (_, parameter) => sql`
     with counted as (
-      select count(*) as total, ${tokenIsValid(parameter.token_id)} as token_valid from secrets
+      select count(*) as total, ${tokenIsValid(parameter)} as token_valid from secrets
       where app = ${parameter.app} and kind = ${parameter.kind} and owner_uid = ${parameter.ownerUid}::uuid),
     written as (
       insert into secrets (uid, app, kind, owner_uid, name, visibility, envelope, generation_id,
@@ -248,7 +248,7 @@ export const deleteSecret = statement<WithAudit<{ secretId: number; rowVersion: 
     with written as (
       delete from secrets
       where id = ${parameter.secretId}::bigint and row_version = ${parameter.rowVersion}::integer
-        and ${tokenIsValid(parameter.token_id)}
+        and ${tokenIsValid(parameter)}
       returning id)
     ${audited(parameter)}`
 )

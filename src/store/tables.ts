@@ -14,6 +14,10 @@ export interface Database {
   deployment_environments: DeploymentEnvironmentsTable
   tokens: TokensTable
   token_repositories: TokenRepositoriesTable
+  integrations: IntegrationsTable
+  integration_keys: IntegrationKeysTable
+  installations: InstallationsTable
+  installation_repositories: InstallationRepositoriesTable
   key_generations: KeyGenerationsTable
   key_material: KeyMaterialTable
   nodes: NodesTable
@@ -26,7 +30,9 @@ export interface Database {
 export type RepositoryRole = 'read' | 'triage' | 'write' | 'maintain' | 'admin'
 export type AccountKind = 'user' | 'organization'
 export type OrganizationRole = 'member' | 'admin'
-export type TokenKind = 'classic' | 'fine-grained'
+export type TokenKind = 'classic' | 'fine-grained' | 'installation'
+/** Permissions by name, of fine-grained tokens, GitHub Apps and their installations. */
+export type Permissions = Record<string, 'read' | 'write'>
 export type Visibility = 'all' | 'private' | 'selected'
 export type Mount = 'variable' | 'file' | 'registry' | 'api-only'
 
@@ -100,8 +106,9 @@ export interface TokensTable {
   kind: TokenKind
   account_id: number
   scopes: Generated<string[]>
-  permissions: ColumnType<Record<string, 'read' | 'write'>, string | undefined, string>
+  permissions: ColumnType<Permissions, string | undefined, string>
   all_repositories: Generated<boolean>
+  installation_id: ColumnType<number | null, number | null | undefined, never>
   note: string | null
   last_eight: string
   issued_by_uid: string | null
@@ -113,6 +120,47 @@ export interface TokensTable {
 
 export interface TokenRepositoriesTable {
   token_id: number
+  repository_id: number
+}
+
+/** GitHub Apps: an app alone is what receives secrets. */
+export interface IntegrationsTable {
+  id: GeneratedAlways<number>
+  uid: Generated<string>
+  owner_id: number
+  slug: string
+  client_id: string
+  name: string
+  description: string | null
+  permissions: ColumnType<Permissions, string, string>
+  created_at: Now
+  updated_at: Now
+}
+
+export interface IntegrationKeysTable {
+  id: GeneratedAlways<number>
+  integration_id: number
+  public_key: Buffer
+  epoch: number
+  created_at: Now
+}
+
+export interface InstallationsTable {
+  /** of the same sequence as the ids of accounts */
+  id: Generated<number>
+  uid: Generated<string>
+  integration_id: number
+  account_id: number
+  all_repositories: boolean
+  permissions: ColumnType<Permissions, string, string>
+  suspended_at: Date | null
+  suspended_by: 'app' | 'administrator' | null
+  created_at: Now
+  updated_at: Now
+}
+
+export interface InstallationRepositoriesTable {
+  installation_id: number
   repository_id: number
 }
 

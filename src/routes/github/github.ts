@@ -10,6 +10,7 @@ import type { Vault } from '../../secrets/vault.ts'
 import type { Database } from '../../store/tables.ts'
 import { accountRoutes } from './accounts.ts'
 import { adminRoutes } from './admin.ts'
+import { adminAppRoutes } from './admin-apps.ts'
 import { ignoreContentType, readBodies } from './body.ts'
 import { collaboratorRoutes } from './collaborators.ts'
 import { answerConditionally } from './conditional.ts'
@@ -19,6 +20,9 @@ import { handleError } from './errors.ts'
 import { graphqlRoutes } from './graphql.ts'
 import { guard } from './guard.ts'
 import { readApiVersion, readMediaType, setCommonHeaders, setPreflightHeaders } from './headers.ts'
+import { installationTokenRoutes } from './installation-tokens.ts'
+import { installationRoutes } from './installations.ts'
+import { integrationRoutes } from './integrations.ts'
 import { Limiter } from './limiter.ts'
 import { membershipRoutes } from './memberships.ts'
 import { metaRoutes, openMetaRoutes } from './meta.ts'
@@ -54,8 +58,12 @@ const RESOURCES: readonly GitHubRoutes[] = [
   accountRoutes,
   organizationRoutes,
   membershipRoutes,
+  integrationRoutes,
+  installationTokenRoutes,
+  installationRoutes,
   adminRoutes,
   graphqlRoutes,
+  adminAppRoutes,
   metaRoutes,
   openMetaRoutes,
   rateLimitRoutes

@@ -115,7 +115,7 @@ export const organizationRoutes: GitHubRoutes = (app, { db }) => {
     '/user/orgs',
     {
       config: {
-        access: 'authenticated',
+        access: 'user',
         docs: `${DOCS}/orgs/orgs#list-organizations-for-the-authenticated-user`
       },
       schema: {
