@@ -6,6 +6,7 @@ import { fastifySwaggerUi } from '@fastify/swagger-ui'
 import { type FastifyBaseLogger, type FastifyInstance, fastify, LogController } from 'fastify'
 import type { Kysely } from 'kysely'
 import type { Logger } from 'pino'
+import { Denials } from './audit/denials.ts'
 import { Authenticator } from './auth/authenticate.ts'
 import { FailedLogins } from './auth/failed-logins.ts'
 import type { TokenLifetimes } from './directory/tokens.ts'
@@ -130,6 +131,8 @@ export async function buildApp(dependencies: AppDependencies): Promise<FastifyIn
     onTouchError: (error) => logger.debug({ err: describeError(error) }, 'last use of a token not recorded')
   })
   app.decorate('authenticator', authenticator)
+  const denials = new Denials(db, { onUnlisted: (requests) => metrics.denialsUnlisted(requests) })
+  app.addHook('onClose', () => denials.close())
 
   app.addHook('onRequest', (request, reply, done) => {
     const browser =
@@ -173,6 +176,7 @@ export async function buildApp(dependencies: AppDependencies): Promise<FastifyIn
       vault,
       authenticator,
       metrics,
+      denials,
       tokenLifetimes: dependencies.tokenLifetimes,
       version: VERSION
     })

@@ -57,6 +57,7 @@ export function principalOf(actor: Actor, requestId: string | null): Principal {
   return {
     kind: 'user',
     uid: actor.accountUid,
+    login: actor.login,
     tokenId: actor.token.id,
     issuedByUid: actor.token.issuedByUid,
     requestId

@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyPluginCallback } from 'fastify'
 import type { Kysely } from 'kysely'
+import type { Denials } from '../../audit/denials.ts'
 import type { Authenticator } from '../../auth/authenticate.ts'
 import type { TokenLifetimes } from '../../directory/tokens.ts'
 import { NotFound } from '../../errors.ts'
@@ -12,6 +13,7 @@ import { adminRoutes } from './admin.ts'
 import { ignoreContentType, readBodies } from './body.ts'
 import { collaboratorRoutes } from './collaborators.ts'
 import { answerConditionally } from './conditional.ts'
+import { denialOf } from './denials.ts'
 import { deploymentEnvironmentRoutes } from './deployment-environments.ts'
 import { environmentSecretRoutes } from './environment-secrets.ts'
 import { handleError } from './errors.ts'
@@ -31,6 +33,7 @@ export interface GitHubDependencies {
   vault: Vault
   authenticator: Authenticator
   metrics: Metrics
+  denials: Denials
   tokenLifetimes: TokenLifetimes
   version: string
 }
@@ -57,7 +60,11 @@ const RESOURCES: readonly GitHubRoutes[] = [
 export function gitHubApi(dependencies: GitHubDependencies): FastifyPluginCallback {
   return (app, _options, done) => {
     readBodies(app)
-    app.setErrorHandler(handleError)
+    app.setErrorHandler<Error>((error, request, reply) => {
+      const denial = denialOf(error, request)
+      if (denial) dependencies.denials.record(denial)
+      handleError(error, request, reply)
+    })
     app.addHook('onRequest', (request, reply, next) => {
       setCommonHeaders(request, reply)
       try {
