@@ -9,6 +9,8 @@ import type { Logger } from 'pino'
 import { Denials } from './audit/denials.ts'
 import { Authenticator } from './auth/authenticate.ts'
 import { FailedLogins } from './auth/failed-logins.ts'
+import { type RateLimitSettings, RateLimits } from './auth/rate-limits.ts'
+import { DatabaseWindows, MemoryWindows } from './auth/windows.ts'
 import type { TokenLifetimes } from './directory/tokens.ts'
 import type { Keyring } from './keyring/index.ts'
 import { describeError } from './logger.ts'
@@ -39,6 +41,8 @@ export interface AppDependencies {
   reloadGenerations: () => Promise<void>
   limits: Limits
   tokenLifetimes: TokenLifetimes
+  /** undefined: none */
+  rateLimits?: RateLimitSettings | undefined
   logger: Logger
   /** undefined: where the server listens */
   publicUrl?: string | undefined
@@ -105,7 +109,7 @@ export function answerBrokenRequest(error: NodeJS.ErrnoException, socket: Socket
 
 /** The whole server, not yet listening. */
 export async function buildApp(dependencies: AppDependencies): Promise<FastifyInstance> {
-  const { db, keyring, limits, logger } = dependencies
+  const { db, keyring, limits, rateLimits, logger } = dependencies
   const metrics = new Metrics()
   const app = fastify({
     loggerInstance: logger as FastifyBaseLogger,
@@ -126,7 +130,8 @@ export async function buildApp(dependencies: AppDependencies): Promise<FastifyIn
 
   app.decorate('baseUrl', () => dependencies.publicUrl ?? listeningUrl(app))
   app.decorate('metrics', metrics)
-  const authenticator = new Authenticator(db, new FailedLogins(), {
+  const windows = new DatabaseWindows(db)
+  const authenticator = new Authenticator(db, new FailedLogins(windows), {
     onFailure: () => metrics.loginFailed(),
     onTouchError: (error) => logger.debug({ err: describeError(error) }, 'last use of a token not recorded')
   })
@@ -175,6 +180,9 @@ export async function buildApp(dependencies: AppDependencies): Promise<FastifyIn
       keyring,
       vault,
       authenticator,
+      rateLimits:
+        rateLimits &&
+        new RateLimits(rateLimits, rateLimits.store === 'memory' ? new MemoryWindows() : windows),
       metrics,
       denials,
       tokenLifetimes: dependencies.tokenLifetimes,

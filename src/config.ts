@@ -26,12 +26,25 @@ export interface Config {
   readonly maxValueBytes: number
   /** undefined: as many as GitHub allows, which differs from collection to collection */
   readonly maxSecrets: number | undefined
+  /** undefined: none */
+  readonly rateLimits: RateLimitConfig | undefined
   readonly keyGraceSeconds: number
   readonly tokenDefaultDays: number
   readonly tokenMaxDays: number
   readonly adminLogin: string
   /** where the operator put the first token, for the lines that are printed */
   readonly adminTokenFile: string | undefined
+}
+
+/** Requests an hour. */
+export interface RateLimitConfig {
+  /** of one token, to each kind of resource */
+  readonly core: number
+  readonly codespaces: number
+  readonly graphql: number
+  /** of one address, without a valid token */
+  readonly address: number
+  readonly store: 'database' | 'memory'
 }
 
 /** Everything that is never shown; kept apart so that it cannot be logged along. */
@@ -162,6 +175,27 @@ function readTrustedProxies(reader: Reader): string[] {
   return proxies
 }
 
+const MAX_RATE_LIMIT = 1_000_000_000
+
+function readRateLimits(reader: Reader): RateLimitConfig | undefined {
+  const core = reader.integer('COFFER_RATE_LIMIT', 0, 0, MAX_RATE_LIMIT)
+  const limits: RateLimitConfig = {
+    core,
+    codespaces: reader.integer('COFFER_RATE_LIMIT_CODESPACES', core, 1, MAX_RATE_LIMIT),
+    graphql: reader.integer('COFFER_RATE_LIMIT_GRAPHQL', core, 1, MAX_RATE_LIMIT),
+    address: reader.integer('COFFER_RATE_LIMIT_ADDRESS', 60, 1, MAX_RATE_LIMIT),
+    store: reader.oneOf('COFFER_RATE_LIMIT_STORE', 'database', ['database', 'memory']) as
+      | 'database'
+      | 'memory'
+  }
+  if (core > 0) return limits
+  for (const part of ['CODESPACES', 'GRAPHQL', 'ADDRESS', 'STORE']) {
+    if (reader.text(`COFFER_RATE_LIMIT_${part}`) === undefined) continue
+    reader.problems.push(`COFFER_RATE_LIMIT_${part} counts only with COFFER_RATE_LIMIT; set that, too`)
+  }
+  return undefined
+}
+
 const LOOPBACK_HOSTS = /^(localhost|127(\.[0-9]{1,3}){3}|::1)$/
 
 function requireProtection(reader: Reader, config: Config): void {
@@ -209,6 +243,7 @@ export function loadConfig(environment: Environment): { config: Config; secrets:
     logLevel: reader.oneOf('COFFER_LOG_LEVEL', 'info', LOG_LEVELS),
     maxValueBytes: reader.integer('COFFER_MAX_VALUE_BYTES', 48 * 1024, 1, 16 * 1024 * 1024),
     maxSecrets: reader.optionalInteger('COFFER_MAX_SECRETS', 1, 100_000),
+    rateLimits: readRateLimits(reader),
     keyGraceSeconds: reader.integer('COFFER_KEY_GRACE_HOURS', 24, 0, 8760) * 3600,
     tokenDefaultDays: reader.integer('COFFER_TOKEN_DEFAULT_DAYS', 90, 1, 3650),
     tokenMaxDays: reader.integer('COFFER_TOKEN_MAX_DAYS', 366, 1, 3650),

@@ -13,6 +13,7 @@ export class Metrics {
   readonly #duration: Histogram
   readonly #secretWrites: Counter<'action'>
   readonly #failedLogins: Counter
+  readonly #rateLimited: Counter<'by'>
   readonly #unavailable: Counter
   readonly #unlistedDenials: Counter
   readonly #auditSealed: Counter
@@ -59,6 +60,12 @@ export class Metrics {
     this.#failedLogins = new Counter({
       name: 'coffer_failed_logins_total',
       help: 'Requests with credentials that are not valid.',
+      registers
+    })
+    this.#rateLimited = new Counter({
+      name: 'coffer_rate_limited_requests_total',
+      help: 'Requests refused because of a rate limit, by what was counted: token or address.',
+      labelNames: ['by'],
       registers
     })
     this.#unavailable = new Counter({
@@ -113,6 +120,10 @@ export class Metrics {
 
   loginFailed(): void {
     this.#failedLogins.inc()
+  }
+
+  requestLimited(by: 'token' | 'address'): void {
+    this.#rateLimited.inc({ by })
   }
 
   databaseUnavailable(): void {

@@ -25,6 +25,7 @@ export interface Database {
   audit_sealer: AuditSealerTable
   audit_checkpoint: AuditCheckpointTable
   audit_prunings: AuditPruningsTable
+  rate_limits: RateLimitsTable
 }
 
 export type RepositoryRole = 'read' | 'triage' | 'write' | 'maintain' | 'admin'
@@ -238,4 +239,13 @@ export interface AuditPruningsTable {
   pruned_at: Date
   key: string
   signature: Buffer
+}
+
+export interface RateLimitsTable {
+  subject: string
+  resource: string
+  used: number
+  /** whether the last request that was counted found the limit reached */
+  refused: boolean
+  resets_at: Date
 }

@@ -2,6 +2,7 @@ import type { FastifyInstance, FastifyPluginCallback } from 'fastify'
 import type { Kysely } from 'kysely'
 import type { Denials } from '../../audit/denials.ts'
 import type { Authenticator } from '../../auth/authenticate.ts'
+import type { RateLimits } from '../../auth/rate-limits.ts'
 import type { TokenLifetimes } from '../../directory/tokens.ts'
 import { NotFound } from '../../errors.ts'
 import type { Keyring } from '../../keyring/index.ts'
@@ -19,10 +20,12 @@ import { environmentSecretRoutes } from './environment-secrets.ts'
 import { handleError } from './errors.ts'
 import { guard } from './guard.ts'
 import { readApiVersion, readMediaType, setCommonHeaders, setPreflightHeaders } from './headers.ts'
+import { Limiter } from './limiter.ts'
 import { membershipRoutes } from './memberships.ts'
 import { metaRoutes, openMetaRoutes } from './meta.ts'
 import { organizationSecretRoutes } from './organization-secrets.ts'
 import { organizationRoutes } from './organizations.ts'
+import { rateLimitRoutes } from './rate-limit.ts'
 import { repositoryRoutes } from './repositories.ts'
 import { repositorySecretRoutes } from './repository-secrets.ts'
 import { userSecretRoutes } from './user-secrets.ts'
@@ -32,6 +35,8 @@ export interface GitHubDependencies {
   keyring: Keyring
   vault: Vault
   authenticator: Authenticator
+  /** undefined: none are set, and nothing is counted */
+  rateLimits: RateLimits | undefined
   metrics: Metrics
   denials: Denials
   tokenLifetimes: TokenLifetimes
@@ -53,12 +58,15 @@ const RESOURCES: readonly GitHubRoutes[] = [
   membershipRoutes,
   adminRoutes,
   metaRoutes,
-  openMetaRoutes
+  openMetaRoutes,
+  rateLimitRoutes
 ]
 
 /** GitHub's API in a scope of its own: its way of reading bodies, its headers, its errors, its guard. */
 export function gitHubApi(dependencies: GitHubDependencies): FastifyPluginCallback {
   return (app, _options, done) => {
+    const { db, authenticator, rateLimits } = dependencies
+    const limiter = rateLimits && new Limiter(rateLimits, authenticator)
     readBodies(app)
     app.setErrorHandler<Error>((error, request, reply) => {
       const denial = denialOf(error, request)
@@ -80,8 +88,9 @@ export function gitHubApi(dependencies: GitHubDependencies): FastifyPluginCallba
     app.addHook('onSend', (request, reply, payload, next) => {
       next(null, answerConditionally(request, reply, payload))
     })
+    limiter?.install(app)
     app.register((guarded, _scopeOptions, ready) => {
-      guard(guarded, dependencies.db, dependencies.authenticator)
+      guard(guarded, db, authenticator, limiter)
       for (const routes of RESOURCES) routes(guarded, dependencies)
       ready()
     })
@@ -89,7 +98,7 @@ export function gitHubApi(dependencies: GitHubDependencies): FastifyPluginCallba
       setPreflightHeaders(reply)
       reply.code(204).send()
     })
-    app.setNotFoundHandler(() => {
+    app.setNotFoundHandler({ ...(limiter && { preHandler: limiter.countAnybody }) }, () => {
       throw new NotFound()
     })
     done()
