@@ -1,5 +1,6 @@
 import { Command } from 'commander'
 import { adminCommand } from './cli/admin.ts'
+import { auditCommand } from './cli/audit.ts'
 import { backupCommand, restoreCommand } from './cli/backup.ts'
 import { keyCommand } from './cli/key.ts'
 import { migrateCommand } from './cli/migrate.ts'
@@ -14,6 +15,7 @@ const program = new Command('coffer')
   .addCommand(serveCommand())
   .addCommand(adminCommand())
   .addCommand(keyCommand())
+  .addCommand(auditCommand())
   .addCommand(migrateCommand())
   .addCommand(backupCommand())
   .addCommand(restoreCommand())

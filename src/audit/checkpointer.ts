@@ -12,6 +12,8 @@ import type { AuditKey } from './key.ts'
 const INTERVAL_MS = 60_000
 /** How often a server looks whether the one that writes them is gone. */
 const LOOK_MS = 10_000
+/** The sealer comes first. */
+const FIRST_MS = 1_000
 /** A timer may be early by the difference of two clocks. */
 const EARLY_MS = 5_000
 /** So many ends of streams are in memory at once. */
@@ -102,7 +104,7 @@ export class Checkpointer {
   /** @throws RefusedToStart when its folder cannot be used */
   async start(): Promise<void> {
     this.#leastCounter = await this.#source.files.prepare(this.#source.instanceUid)
-    this.#next(0)
+    this.#next(FIRST_MS)
   }
 
   /** Takes a last one if it is this server's turn, and lets another one go on. */

@@ -44,13 +44,14 @@ export async function exportAudit(
     .transaction()
     .setIsolationLevel('repeatable read')
     .setAccessMode('read only')
-    .execute((tx) => writeAll(tx, write, onProgress))
+    .execute((tx) => exportWithin(tx, write, onProgress))
 }
 
-async function writeAll(
+/** The same, in a transaction that shows one moment. */
+export async function exportWithin(
   tx: Transaction<Database>,
   write: (lines: string) => Promise<void>,
-  onProgress: (records: number) => void
+  onProgress: (records: number) => void = () => {}
 ): Promise<ExportSummary> {
   const { uid } = await getInstance(tx)
   const checkpoint = (await findLastCheckpoint(tx))?.counter ?? 0

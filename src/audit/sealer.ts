@@ -6,8 +6,8 @@ import {
   type Examined,
   getSealerPosition,
   hasUnsealed,
-  listById,
   listEnds,
+  listForeign,
   listSettled,
   type SealerPosition,
   type StreamHead,
@@ -69,14 +69,14 @@ async function settled(tx: Transaction<Database>, position: SealerPosition, limi
   return { examined, next }
 }
 
-/** What was there before: a database that was upgraded, restored or moved. Most of it may be sealed already. */
+/** What a dump brought, from another cluster: in the order of ids, since its transactions mean nothing here. */
 async function adopted(
   tx: Transaction<Database>,
   position: SealerPosition,
   after: number,
   limit: number
 ): Promise<Step> {
-  const examined = await listById(tx, { after, limit })
+  const examined = await listForeign(tx, { after, limit })
   const adopted_id = examined.length < limit ? null : examined.at(-1)!.id
   return { examined, next: { ...position, adopted_id } }
 }

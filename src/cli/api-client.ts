@@ -30,9 +30,17 @@ export interface ApiClient {
  * @throws CommandFailed when there is no answer, or the server failed
  */
 export async function ask<T>(client: ApiClient, request: ApiRequest): Promise<T> {
+  return (await askPage<T>(client, request)).body
+}
+
+/** The same, with the path of the next page, where there is one. */
+export async function askPage<T>(
+  client: ApiClient,
+  request: ApiRequest
+): Promise<{ body: T; next: string | undefined }> {
   const response = await send(client, request)
   const body = await readBody(client, response)
-  if (response.ok) return body as T
+  if (response.ok) return { body: body as T, next: nextOf(response) }
   // Followed, a redirect would act on a repository of another name than the one that was typed.
   if (response.status < 400) {
     throw new RefusedToStart(
@@ -41,6 +49,14 @@ export async function ask<T>(client: ApiClient, request: ApiRequest): Promise<T>
   }
   const text = describe(request, response.status, body as ErrorBody)
   throw response.status < 500 ? new RefusedToStart(text) : new CommandFailed(text)
+}
+
+/** Path and query alone: the server may know itself by another name than the one that it was asked by. */
+function nextOf({ headers }: Response): string | undefined {
+  const [, url] = /<([^>]+)>;\s*rel="next"/.exec(headers.get('link') ?? '') ?? []
+  if (url === undefined || !URL.canParse(url)) return undefined
+  const { pathname, search } = new URL(url)
+  return pathname.replace(/^.*(?=\/(?:admin|organizations)\/)/, '') + search
 }
 
 /** A part of a path, whatever is in it. */

@@ -33,6 +33,7 @@ export function openApiOptions(version: string): FastifyDynamicSwaggerOptions {
         },
         ...siblings(),
         { name: 'directory', description: 'Accounts, repositories and collaborators' },
+        { name: 'audit log', description: 'What was done and what was denied' },
         { name: 'administration', description: 'For site administrators' },
         { name: 'meta', description: 'The server itself' }
       ],

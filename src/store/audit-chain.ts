@@ -14,15 +14,15 @@ export async function trySealerLock(tx: Transaction<Database>): Promise<boolean>
 
 /** How far the sealer is: all before (transaction, event) is sealed, and what `adopted_id` says besides. */
 export interface SealerPosition {
-  /** null: every record that was there when this database was met was gone through */
+  /** foreign records up to this id were gone through; null: all were */
   adopted_id: number | null
   transaction_id: string
   event_id: number
 }
 
 /**
- * Where the sealer goes on. A database that is new to it, or to its cluster, is gone through by id once, since the
- * transaction ids in it may be another cluster's; those that are open now, and later ones, are this cluster's.
+ * Where the sealer goes on. In a database that is new to it, or to its cluster, it begins anew, and goes through
+ * foreign records first; what is sealed already stays so.
  */
 export async function getSealerPosition(tx: Transaction<Database>): Promise<SealerPosition> {
   const known = await tx
@@ -32,20 +32,26 @@ export async function getSealerPosition(tx: Transaction<Database>): Promise<Seal
     .executeTakeFirst()
   if (known) return known
   const { rows } = await sql<SealerPosition>`
-    insert into audit_sealer (cluster, adopted_id, transaction_id, event_id)
-    values (audit_cluster(), 0, pg_snapshot_xmin(pg_current_snapshot()), 0)
+    insert into audit_sealer (cluster, adopted_id, transaction_id, event_id) values (audit_cluster(), 0, '0', 0)
     on conflict (only_row) do update set cluster = excluded.cluster, adopted_id = excluded.adopted_id,
       transaction_id = excluded.transaction_id, event_id = excluded.event_id
     returning adopted_id, transaction_id, event_id`.execute(tx)
   return rows[0]!
 }
 
+/**
+ * A record that was not written by the transaction that it names came here by a dump: that id is another cluster's,
+ * and says nothing here. PostgreSQL itself keeps by which transaction a row came, without the epoch.
+ */
+const FOREIGN = sql`(e.xmin::text::bigint <> e.transaction_id::text::numeric % 4294967296
+  or e.transaction_id >= pg_snapshot_xmax(pg_current_snapshot()))`
+
 /** A record of the log, in the order in which the sealer meets it. */
 export interface Examined {
   id: number
   transaction_id: string
   stream_uid: string
-  /** null: it is sealed already */
+  /** null: it is not to be sealed, or is already */
   canonical: Buffer | null
 }
 
@@ -62,12 +68,13 @@ export const listSettled = statement<SealerPosition & { limit: number }, Examine
     order by e.transaction_id, e.id`
 )
 
-/** The next records by id, whatever their transactions. */
-export const listById = statement<{ after: number; limit: number }, Examined>(
+/** The next records by id; `canonical` is null for those that are this cluster's own, too. */
+export const listForeign = statement<{ after: number; limit: number }, Examined>(
   (_, { after, limit }) => sql`
-    select e.id, e.transaction_id, e.stream_uid, case when c.event_id is null then e.canonical end as canonical
+    select e.id, e.transaction_id, e.stream_uid,
+      case when e.is_foreign and c.event_id is null then e.canonical end as canonical
     from (
-      select id, transaction_id, stream_uid, canonical from audit_events
+      select id, transaction_id, stream_uid, canonical, ${FOREIGN} as is_foreign from audit_events e
       where id > ${after}::bigint order by id limit ${limit}::bigint
     ) e left join audit_chain c on c.event_id = e.id
     order by e.id`

@@ -213,7 +213,7 @@ export interface AuditStreamsTable {
 export interface AuditSealerTable {
   /** the cluster whose transaction ids these are */
   cluster: string
-  /** records up to this id were gone through, whatever their transaction; null: all were */
+  /** foreign records up to this id were gone through; null: all were */
   adopted_id: number | null
   transaction_id: string
   event_id: number

@@ -11,6 +11,7 @@ import type { Vault } from '../../secrets/vault.ts'
 import type { Database } from '../../store/tables.ts'
 import { accountRoutes } from './accounts.ts'
 import { adminRoutes } from './admin.ts'
+import { auditLogRoutes } from './audit-log.ts'
 import { ignoreContentType, readBodies } from './body.ts'
 import { collaboratorRoutes } from './collaborators.ts'
 import { answerConditionally } from './conditional.ts'
@@ -57,6 +58,7 @@ const RESOURCES: readonly GitHubRoutes[] = [
   organizationRoutes,
   membershipRoutes,
   adminRoutes,
+  auditLogRoutes,
   metaRoutes,
   openMetaRoutes,
   rateLimitRoutes
