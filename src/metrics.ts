@@ -1,5 +1,4 @@
-import { Counter, collectDefaultMetrics, Histogram, Registry } from 'prom-client'
-import type { Counted } from './errors.ts'
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 
 interface Answers {
   labels: { method: string; route: string; status: number }
@@ -16,6 +15,11 @@ export class Metrics {
   readonly #failedLogins: Counter
   readonly #rateLimited: Counter<'by'>
   readonly #unavailable: Counter
+  readonly #unlistedDenials: Counter
+  readonly #auditSealed: Counter
+  readonly #auditFailures: Counter<'job'>
+  readonly #auditDelay: Gauge
+  readonly #auditCheckpoint: Gauge
 
   constructor() {
     const registers = [this.registry]
@@ -69,6 +73,32 @@ export class Metrics {
       help: 'Requests answered with 503 because the database was away.',
       registers
     })
+    this.#unlistedDenials = new Counter({
+      name: 'coffer_audit_denials_unlisted_total',
+      help: 'Refused requests that the audit log has as a number only.',
+      registers
+    })
+    this.#auditSealed = new Counter({
+      name: 'coffer_audit_sealed_total',
+      help: 'Audit records that this server has sealed.',
+      registers
+    })
+    this.#auditFailures = new Counter({
+      name: 'coffer_audit_failures_total',
+      help: 'Runs of the audit jobs that failed.',
+      labelNames: ['job'],
+      registers
+    })
+    this.#auditDelay = new Gauge({
+      name: 'coffer_audit_unsealed_seconds',
+      help: 'Age of the oldest audit record that is not sealed, as of the last minute.',
+      registers
+    })
+    this.#auditCheckpoint = new Gauge({
+      name: 'coffer_audit_checkpoint_timestamp_seconds',
+      help: 'When this server has taken its last audit checkpoint.',
+      registers
+    })
   }
 
   /** Counted here and handed over when they are asked for: labels cost more than all else on a short request. */
@@ -92,11 +122,31 @@ export class Metrics {
     this.#failedLogins.inc()
   }
 
-  requestLimited(by: Counted): void {
+  requestLimited(by: 'token' | 'app' | 'address'): void {
     this.#rateLimited.inc({ by })
   }
 
   databaseUnavailable(): void {
     this.#unavailable.inc()
+  }
+
+  denialsUnlisted(requests: number): void {
+    this.#unlistedDenials.inc(requests)
+  }
+
+  auditSealed(records: number): void {
+    this.#auditSealed.inc(records)
+  }
+
+  auditJobFailed(job: 'seal' | 'checkpoint'): void {
+    this.#auditFailures.inc({ job })
+  }
+
+  auditDelay(seconds: number): void {
+    this.#auditDelay.set(seconds)
+  }
+
+  auditCheckpointTaken(at: Date): void {
+    this.#auditCheckpoint.set(at.getTime() / 1000)
   }
 }

@@ -136,6 +136,12 @@ export const ACCESS = {
     permission: { name: 'members', level: 'write' },
     organizationRole: 'admin'
   },
+  'audit-log:read': {
+    on: 'organization',
+    scopes: ['read:audit_log', 'admin:org'],
+    permission: { name: 'organization_administration', level: 'read' },
+    organizationRole: 'admin'
+  },
   site_admin: { on: 'site', scopes: ['site_admin'] }
 } as const satisfies Record<string, AccessRule>
 

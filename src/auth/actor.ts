@@ -78,6 +78,7 @@ export function principalOf(actor: Actor, requestId: string | null, needs = NO_N
   return {
     kind: bearer,
     uid: actor.accountUid,
+    login: actor.login,
     tokenId: actor.token.id,
     ...(bearer === 'installation' && { needs }),
     issuedByUid: actor.token.issuedByUid,

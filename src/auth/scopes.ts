@@ -10,6 +10,7 @@ const IMPLIES = {
   'admin:org': ['write:org', 'read:org'],
   'write:org': ['read:org'],
   'read:org': [],
+  'read:audit_log': [],
   site_admin: []
 } as const satisfies Record<string, readonly string[]>
 

@@ -56,7 +56,8 @@ export async function removeEnvironment(
 ): Promise<void> {
   await inTheNameOf(db, principal, async (tx) => {
     if (!(await lockDeploymentEnvironment(tx, environment_uid))) throw new NotFound()
-    await removeSecrets(tx, principal, facts.owner_uid, 'deployment-environment', environment_uid)
+    const { owner_uid, repository_uid } = facts
+    await removeSecrets(tx, principal, owner_uid, 'deployment-environment', environment_uid, repository_uid)
     await deleteEnvironment(tx, environment_uid)
     await insertAuditEvents(tx, [
       environmentEvent(principal, facts, 'environment.remove', environment_uid, environment_name)

@@ -137,7 +137,7 @@ export async function removeRepositoryRow(
   repository: { id: number; uid: string; name: string }
 ): Promise<void> {
   for (const { uid } of await lockEnvironmentsOf(tx, repository.id)) {
-    await removeSecrets(tx, principal, ownerUid, 'deployment-environment', uid)
+    await removeSecrets(tx, principal, ownerUid, 'deployment-environment', uid, repository.uid)
   }
   await removeSecrets(tx, principal, ownerUid, 'repository', repository.uid)
   await deleteRepository(tx, repository.id)

@@ -4,7 +4,7 @@ import { hasPermission } from '../auth/access.ts'
 import { type Actor, reachesPrivate, reachOf } from '../auth/actor.ts'
 import { Conflict, Forbidden, InvalidInput, NotFound, Unauthenticated } from '../errors.ts'
 import { insertAuditEvents } from '../store/audit.ts'
-import { listVisibleIds } from '../store/repositories.ts'
+import { findRepositoryUid, listVisibleIds } from '../store/repositories.ts'
 import { lockSecret, type SecretHead, touchSecret } from '../store/secrets.ts'
 import {
   addToSelection,
@@ -140,7 +140,8 @@ async function changeSelection(
   db: Kysely<Database>,
   { principal, collection, name, ifMatch }: SelectionRequest,
   action: string,
-  change: (tx: Transaction<Database>, head: SecretHead) => Promise<Visibility | undefined>
+  change: (tx: Transaction<Database>, head: SecretHead) => Promise<Visibility | undefined>,
+  repositoryId?: number
 ): Promise<void> {
   await db.transaction().execute(async (tx) => {
     // The token before the secret, as who removes the whole account does.
@@ -150,6 +151,7 @@ async function changeSelection(
     requireMatch(ifMatch, head)
     const visibility = await change(tx, head)
     await touchSecret(tx, head.secret_id, visibility ? { visibility } : {})
+    const repositoryUid = repositoryId === undefined ? undefined : await findRepositoryUid(tx, repositoryId)
     await insertAuditEvents(tx, [
       {
         streamUid: collection.streamUid,
@@ -158,7 +160,8 @@ async function changeSelection(
         collection: collectionName(collection),
         subjectUid: head.secret_uid,
         name,
-        valueVersion: head.value_version
+        valueVersion: head.value_version,
+        ...(repositoryUid && { repositoryUid })
       }
     ])
   })
@@ -196,11 +199,12 @@ export async function addRepository(
   request: SelectionRequest,
   repositoryId: number
 ): Promise<void> {
-  await changeSelection(db, request, 'secret.repository.add', async (tx, head) => {
+  const add = async (tx: Transaction<Database>, head: SecretHead) => {
     requireSelected(head.visibility, request.collection)
     await addToSelection(tx, head.secret_id, [repositoryId])
     return undefined
-  })
+  }
+  await changeSelection(db, request, 'secret.repository.add', add, repositoryId)
 }
 
 /** Selects one repository less; throws `NotFound` when it was not selected. */
@@ -209,11 +213,12 @@ export async function removeRepository(
   request: SelectionRequest,
   repositoryId: number
 ): Promise<void> {
-  await changeSelection(db, request, 'secret.repository.remove', async (tx, head) => {
+  const remove = async (tx: Transaction<Database>, head: SecretHead) => {
     requireSelected(head.visibility, request.collection)
     if (!(await removeFromSelection(tx, head.secret_id, repositoryId))) throw new NotFound()
     return undefined
-  })
+  }
+  await changeSelection(db, request, 'secret.repository.remove', remove, repositoryId)
 }
 
 function requireSelected(visibility: Visibility | null, { app, kind }: Collection): void {

@@ -312,7 +312,7 @@ function contextOf(stored: StoredValue) {
 function auditOf(
   action: 'secret.create' | 'secret.update' | 'secret.remove',
   principal: TokenPrincipal,
-  { streamUid }: Collection,
+  { streamUid, repositoryUid }: Collection,
   context: { collection: string; secretUid: string; name: string; valueVersion: number },
   envelope?: Buffer
 ) {
@@ -324,6 +324,7 @@ function auditOf(
     subjectUid: context.secretUid,
     name: context.name,
     valueVersion: context.valueVersion,
+    ...(repositoryUid && { repositoryUid }),
     ...(envelope && { envelopeSha256: hash('sha256', envelope, 'buffer') })
   })
   return { ...row, ...tokenCheckOf(principal.tokenId, principal.needs) }

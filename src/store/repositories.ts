@@ -253,6 +253,18 @@ export async function lockRepository(tx: Transaction<Database>, repositoryUid: s
   return row !== undefined
 }
 
+export async function findRepositoryUid(
+  db: Kysely<Database>,
+  repositoryId: number
+): Promise<string | undefined> {
+  const row = await db
+    .selectFrom('repositories')
+    .select('uid')
+    .where('id', '=', repositoryId)
+    .executeTakeFirst()
+  return row?.uid
+}
+
 export async function deleteRepository(tx: Transaction<Database>, repositoryId: number): Promise<void> {
   await tx.deleteFrom('repositories').where('id', '=', repositoryId).execute()
 }

@@ -1,9 +1,9 @@
 import { type Kysely, type RawBuilder, sql, type Transaction } from 'kysely'
-import type { AuditRow } from './audit.ts'
+import { audited, type WithAudit } from './audit.ts'
 import { utc } from './repositories.ts'
 import { type Statement, statement } from './statement.ts'
 import type { Database, Mount, Visibility } from './tables.ts'
-import { type TokenCheck, tokenIsValid } from './tokens.ts'
+import { tokenIsValid } from './tokens.ts'
 
 /** The columns that name a collection; every query on secrets gives all three. */
 export interface CollectionColumns {
@@ -169,22 +169,6 @@ export async function findStoredValue(
 }
 
 // ---- writes: each with its audit record in the same statement ----
-
-/** Inserts the audit record when `written` has a row; the parameters of the row are those of `AuditRow`. */
-function audited(row: Omit<AuditRow, 'token_id'> & { token_id: number }) {
-  return sql`insert into audit_events (
-      stream_uid, actor_kind, actor_uid, token_id, issued_by_uid, action, outcome, collection, subject_uid,
-      name, value_version, envelope_sha256, request_id, occurred_at, canonical)
-    select ${row.stream_uid}::uuid, ${row.actor_kind}::text, ${row.actor_uid}::uuid, ${row.token_id}::bigint,
-      ${row.issued_by_uid}::uuid, ${row.action}::text, ${row.outcome}::text, ${row.collection}::text,
-      ${row.subject_uid}::uuid, ${row.name}::text, ${row.value_version}::integer,
-      ${row.envelope_sha256}::bytea, ${row.request_id}::text, ${row.occurred_at}::timestamptz,
-      ${row.canonical}::bytea
-    from written
-    returning id`
-}
-
-type WithAudit<P> = P & Omit<AuditRow, 'token_id'> & TokenCheck
 
 /**
  * A new value for a secret that still is at `rowVersion`, by a token that still is valid; one round trip.

@@ -24,6 +24,11 @@ export interface Database {
   secrets: SecretsTable
   secret_repositories: SecretRepositoriesTable
   audit_events: AuditEventsTable
+  audit_chain: AuditChainTable
+  audit_streams: AuditStreamsTable
+  audit_sealer: AuditSealerTable
+  audit_checkpoint: AuditCheckpointTable
+  audit_prunings: AuditPruningsTable
   rate_limits: RateLimitsTable
 }
 
@@ -214,7 +219,7 @@ export interface SecretRepositoriesTable {
 }
 
 export interface AuditEventsTable {
-  id: GeneratedAlways<string>
+  id: GeneratedAlways<number>
   transaction_id: GeneratedAlways<string>
   stream_uid: string
   actor_kind: string
@@ -231,6 +236,57 @@ export interface AuditEventsTable {
   request_id: string | null
   occurred_at: Date
   canonical: Buffer
+  actor_login: string | null
+  repository_uid: string | null
+  address: string | null
+  occurrences: number | null
+}
+
+/** The place of a sealed record in the chain of its stream. */
+export interface AuditChainTable {
+  event_id: number
+  stream_uid: string
+  sequence: number
+  hash: Buffer
+}
+
+/** The last place of each stream. */
+export interface AuditStreamsTable {
+  stream_uid: string
+  sequence: number
+  hash: Buffer
+}
+
+/** One row: how far the sealer is. */
+export interface AuditSealerTable {
+  /** the cluster whose transaction ids these are */
+  cluster: string
+  /** foreign records up to this id were gone through; null: all were */
+  adopted_id: number | null
+  transaction_id: string
+  event_id: number
+}
+
+/** One row: the last checkpoint. */
+export interface AuditCheckpointTable {
+  counter: number
+  hash: Buffer | null
+  /** fingerprint of the key that signed it */
+  key: string | null
+  /** the server that writes them; null: whichever is first */
+  node_uid: string | null
+  taken_at: Date
+}
+
+/** Up to where a stream was removed after its time. */
+export interface AuditPruningsTable {
+  stream_uid: string
+  through: number
+  hash: Buffer
+  before: Date
+  pruned_at: Date
+  key: string
+  signature: Buffer
 }
 
 export interface RateLimitsTable {

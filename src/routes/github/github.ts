@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyPluginCallback } from 'fastify'
 import type { Kysely } from 'kysely'
+import type { Denials } from '../../audit/denials.ts'
 import type { Authenticator } from '../../auth/authenticate.ts'
 import type { RateLimits } from '../../auth/rate-limits.ts'
 import type { TokenLifetimes } from '../../directory/tokens.ts'
@@ -11,9 +12,11 @@ import type { Database } from '../../store/tables.ts'
 import { accountRoutes } from './accounts.ts'
 import { adminRoutes } from './admin.ts'
 import { adminAppRoutes } from './admin-apps.ts'
+import { auditLogRoutes } from './audit-log.ts'
 import { ignoreContentType, readBodies } from './body.ts'
 import { collaboratorRoutes } from './collaborators.ts'
 import { answerConditionally } from './conditional.ts'
+import { denialOf } from './denials.ts'
 import { deploymentEnvironmentRoutes } from './deployment-environments.ts'
 import { environmentSecretRoutes } from './environment-secrets.ts'
 import { handleError } from './errors.ts'
@@ -41,6 +44,7 @@ export interface GitHubDependencies {
   /** undefined: none are set, and nothing is counted */
   rateLimits: RateLimits | undefined
   metrics: Metrics
+  denials: Denials
   tokenLifetimes: TokenLifetimes
   version: string
 }
@@ -64,6 +68,7 @@ const RESOURCES: readonly GitHubRoutes[] = [
   adminRoutes,
   graphqlRoutes,
   adminAppRoutes,
+  auditLogRoutes,
   metaRoutes,
   openMetaRoutes,
   rateLimitRoutes
@@ -75,7 +80,11 @@ export function gitHubApi(dependencies: GitHubDependencies): FastifyPluginCallba
     const { db, authenticator, rateLimits } = dependencies
     const limiter = rateLimits && new Limiter(rateLimits, authenticator)
     readBodies(app)
-    app.setErrorHandler(handleError)
+    app.setErrorHandler<Error>((error, request, reply) => {
+      const denial = denialOf(error, request)
+      if (denial) dependencies.denials.record(denial)
+      handleError(error, request, reply)
+    })
     app.addHook('onRequest', (request, reply, next) => {
       setCommonHeaders(request, reply)
       try {
