@@ -40,10 +40,9 @@ export async function putEnvironment(
   requireName(name)
   await inTheNameOf(db, principal, async (tx) => {
     if (!(await lockRepository(tx, facts.repository_uid))) throw new NotFound()
-    const { uid, created } = await upsertEnvironment(tx, facts.repository_id, name)
-    await insertAuditEvents(tx, [
-      environmentEvent(principal, facts, created ? 'environment.create' : 'environment.update', uid, name)
-    ])
+    const stored = await upsertEnvironment(tx, facts.repository_id, name)
+    const action = stored.created ? 'environment.create' : 'environment.update'
+    await insertAuditEvents(tx, [environmentEvent(principal, facts, action, stored.uid, stored.name)])
   })
 }
 

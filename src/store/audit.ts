@@ -90,11 +90,16 @@ export function auditRow(event: AuditEvent) {
   }
 }
 
+/** PostgreSQL takes 65,535 parameters in a statement, and each record has fifteen. */
+const EVENTS_PER_STATEMENT = 1000
+
 /** Records events in the transaction of the change that they are about. */
 export async function insertAuditEvents(
   tx: Transaction<Database>,
   events: readonly AuditEvent[]
 ): Promise<void> {
-  if (events.length === 0) return
-  await tx.insertInto('audit_events').values(events.map(auditRow)).execute()
+  for (let start = 0; start < events.length; start += EVENTS_PER_STATEMENT) {
+    const rows = events.slice(start, start + EVENTS_PER_STATEMENT).map(auditRow)
+    await tx.insertInto('audit_events').values(rows).execute()
+  }
 }

@@ -9,13 +9,37 @@ import {
 import type { Page } from './secrets.ts'
 import type { Database } from './tables.ts'
 
+/**
+ * Keeps repositories from being deleted before this transaction ends; gives those that there are. In order, and
+ * before a selection is touched: so does who deletes them, and neither waits for the other in a circle.
+ */
+async function holdRepositories(
+  tx: Transaction<Database>,
+  repositoryIds: readonly number[]
+): Promise<number[]> {
+  if (repositoryIds.length === 0) return []
+  const rows = await tx
+    .selectFrom('repositories')
+    .select('id')
+    .where('id', '=', sql<number>`any(${repositoryIds}::bigint[])`)
+    .orderBy('id')
+    .forKeyShare()
+    .execute()
+  return rows.map(({ id }) => id)
+}
+
 export async function replaceSelection(
   tx: Transaction<Database>,
   secretId: number,
   repositoryIds: readonly number[]
 ): Promise<void> {
-  await tx.deleteFrom('secret_repositories').where('secret_id', '=', secretId).execute()
-  await addToSelection(tx, secretId, repositoryIds)
+  const held = await holdRepositories(tx, repositoryIds)
+  await tx
+    .deleteFrom('secret_repositories')
+    .where('secret_id', '=', secretId)
+    .where('repository_id', '!=', sql<number>`all(${held}::bigint[])`)
+    .execute()
+  await insertSelection(tx, secretId, held)
 }
 
 export async function addToSelection(
@@ -23,9 +47,17 @@ export async function addToSelection(
   secretId: number,
   repositoryIds: readonly number[]
 ): Promise<void> {
+  await insertSelection(tx, secretId, await holdRepositories(tx, repositoryIds))
+}
+
+async function insertSelection(
+  tx: Transaction<Database>,
+  secretId: number,
+  held: readonly number[]
+): Promise<void> {
+  if (held.length === 0) return
   await sql`insert into secret_repositories (secret_id, repository_id)
-    select ${secretId}::bigint, id from repositories where id = any(${repositoryIds}::bigint[]) for key share
-    on conflict do nothing`.execute(tx)
+    select ${secretId}::bigint, unnest(${held}::bigint[]) on conflict do nothing`.execute(tx)
 }
 
 /** False when it was not selected. */
