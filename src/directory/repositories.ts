@@ -5,7 +5,7 @@ import { insertAuditEvents, type Principal } from '../store/audit.ts'
 import { deleteCollaborator, upsertCollaborator } from '../store/collaborators.ts'
 import { isUniqueViolation } from '../store/database.ts'
 import { lockEnvironmentsOf } from '../store/deployment-environments.ts'
-import { findMembershipRole } from '../store/organizations.ts'
+import { findOrganization } from '../store/organizations.ts'
 import {
   deleteRedirect,
   deleteRepository,
@@ -68,12 +68,12 @@ export async function requireOrganizationToCreateIn(
   db: Kysely<Database>,
   accountId: number,
   login: string
-): Promise<Account> {
-  const organization = await findAccount(db, login)
-  if (organization?.kind !== 'organization') throw new NotFound()
-  const role = await findMembershipRole(db, organization.id, accountId)
-  if (!role) throw new Forbidden('You need to be a member of the organization to create repositories in it.')
-  return organization
+): Promise<Pick<Account, 'id' | 'uid'>> {
+  const organization = await findOrganization(db, accountId, { org: login })
+  if (!organization) throw new NotFound()
+  if (!organization.role)
+    throw new Forbidden('You need to be a member of the organization to create repositories in it.')
+  return { id: organization.organization_id, uid: organization.organization_uid }
 }
 
 export interface RepositoryChange {

@@ -46,7 +46,7 @@ export interface Refusal {
 }
 
 /** Words that messages have, too. */
-const ORDINARY = new Set(['selected', 'private'])
+const ORDINARY = new Set(['selected', 'private', 'member', 'admin'])
 
 /** The texts of a body that a test would notice when they came back. */
 function texts(value: unknown): string[] {
