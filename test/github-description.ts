@@ -129,6 +129,13 @@ export function validator(operationId: string, status: number): BodyValidator {
   return bodyValidator(ajv.compile(convert(schema) as Schema))
 }
 
+/** All of GitHub's operations, with their paths. */
+export function describedOperations(): { url: string; method: string; operationId: string }[] {
+  return Object.entries(load().description.paths).flatMap(([url, methods]) =>
+    Object.entries(methods).map(([method, { operationId }]) => ({ url, method, operationId }))
+  )
+}
+
 /** The statuses that GitHub describes for an operation. */
 export function describedStatuses(operationId: string): number[] {
   return Object.keys(getOperation(operationId).responses).map(Number)

@@ -31,17 +31,16 @@ type SecretAccess = 'read' | 'public-key' | 'write'
 
 /** The rules for secrets, by kind of owner; scopes are GitHub's, roles as `docs/compatibility.md` lists them. */
 const SECRETS: Record<CollectionKind, (access: SecretAccess) => Omit<AccessRule, 'permission'>> = {
-  repository: (access) =>
-    access === 'public-key'
-      ? { on: 'repository', scopes: ['repo'], publicScopes: [], role: 'read' }
-      : { on: 'repository', scopes: ['repo'], role: 'write' },
-  'deployment-environment': (access) => ({
-    on: 'repository',
-    scopes: ['repo'],
-    role: access === 'public-key' ? 'read' : 'write'
-  }),
+  repository: inRepository,
+  'deployment-environment': inRepository,
   organization: () => ({ on: 'organization', scopes: ['admin:org'], organizationRole: 'admin' }),
   user: () => ({ on: 'token', by: 'user', scopes: ['codespace', 'codespace:secrets'] })
+}
+
+function inRepository(access: SecretAccess): Omit<AccessRule, 'permission'> {
+  return access === 'public-key'
+    ? { on: 'repository', scopes: ['repo'], publicScopes: [], role: 'read' }
+    : { on: 'repository', scopes: ['repo'], role: 'write' }
 }
 
 function secretRule(app: App, kind: CollectionKind, access: SecretAccess): AccessRule {
@@ -124,6 +123,15 @@ export const ACCESS = {
     organizationRole: 'admin'
   },
   'organization:see': { on: 'organization', scopes: [] },
+  'organization:admin': {
+    on: 'organization',
+    by: 'user',
+    scopes: ['admin:org'],
+    permission: { name: 'organization_administration', level: 'write' },
+    organizationRole: 'admin'
+  },
+  /** those of the token's own account */
+  'organizations:list': { on: 'token', by: 'user', scopes: ['read:org'] },
   'members:read': {
     on: 'organization',
     scopes: ['read:org'],

@@ -114,15 +114,14 @@ export interface SelectionChange {
 /**
  * Applies a change in the transaction that also writes the value.
  *
- * @throws Conflict when repositories are named for a secret that is not for selected ones, and stays so
+ * @throws InvalidInput when repositories are named for a secret that is not for selected ones, and stays so
  */
 export async function applySelection(
   tx: Transaction<Database>,
   secret: { secretId: number; visibility: Visibility | null },
-  collection: Collection,
   { visibility, repositoryIds }: SelectionChange
 ): Promise<void> {
-  if (repositoryIds?.length) requireSelected(visibility ?? secret.visibility, collection)
+  if (repositoryIds?.length) requireNameable(visibility ?? secret.visibility)
   if (repositoryIds) await replaceSelection(tx, secret.secretId, repositoryIds)
   else if (visibility && visibility !== 'selected') await replaceSelection(tx, secret.secretId, [])
   if (visibility) await touchSecret(tx, secret.secretId, { visibility })
@@ -175,7 +174,7 @@ export async function updateSelection(
 ): Promise<void> {
   await changeSelection(db, request, 'secret.visibility', async (tx, head) => {
     const secret = { secretId: head.secret_id, visibility: head.visibility }
-    await applySelection(tx, secret, request.collection, change)
+    await applySelection(tx, secret, change)
     return change.visibility
   })
 }
@@ -219,6 +218,18 @@ export async function removeRepository(
     return undefined
   }
   await changeSelection(db, request, 'secret.repository.remove', remove, repositoryId)
+}
+
+/** Repositories are named for `selected` alone, whether the visibility comes along or is there already. */
+export function requireNameable(visibility: Visibility | null | undefined): void {
+  if (visibility === 'selected') return
+  throw new InvalidInput('Validation Failed', [
+    {
+      field: FIELD,
+      code: 'custom',
+      message: `${FIELD} can be given only when visibility is selected`
+    }
+  ])
 }
 
 function requireSelected(visibility: Visibility | null, { app, kind }: Collection): void {

@@ -196,8 +196,8 @@ async function insert(
 
 function tooManySecrets(maxSecrets: number): LimitExceeded {
   return new LimitExceeded(
-    `This collection holds ${maxSecrets} secrets, the limit, which COFFER_MAX_SECRETS sets; secrets whose names ` +
-      'this API does not list count too. Remove one first.'
+    `This collection holds ${maxSecrets} secrets, the limit that COFFER_MAX_SECRETS sets; secrets whose names this API ` +
+      'does not list count too. Remove one first.'
   )
 }
 

@@ -147,10 +147,15 @@ function repositoryOf({ repositoryUid, collection, action, subjectUid }: AuditEv
   return collection === undefined ? undefined : REPOSITORY_COLLECTION.exec(collection)?.[1]
 }
 
+/** PostgreSQL takes 65,535 parameters in a statement, and each record has nineteen. */
+const EVENTS_PER_STATEMENT = 1000
+
 /** Records events in the transaction of the change that they are about, or those that are about none. */
 export async function insertAuditEvents(tx: Kysely<Database>, events: readonly AuditEvent[]): Promise<void> {
-  if (events.length === 0) return
-  await tx.insertInto('audit_events').values(events.map(auditRow)).execute()
+  for (let start = 0; start < events.length; start += EVENTS_PER_STATEMENT) {
+    const rows = events.slice(start, start + EVENTS_PER_STATEMENT).map(auditRow)
+    await tx.insertInto('audit_events').values(rows).execute()
+  }
 }
 
 /** The parameters of a statement that writes its audit record itself: those of the row. */
