@@ -105,6 +105,7 @@ export interface TestServerOptions {
   publicUrl?: string | null
   logLevel?: string
   trustedProxies?: string[]
+  tls?: { cert: Buffer; key: Buffer }
 }
 
 export async function startTestServer(t: Test, options: TestServerOptions = {}): Promise<TestServer> {
@@ -123,7 +124,8 @@ export async function startTestServer(t: Test, options: TestServerOptions = {}):
     tokenLifetimes: LIFETIMES,
     logger: createLogger(options.logLevel ?? 'trace', { write: (line: string) => void log.push(line) }),
     publicUrl: options.publicUrl === null ? undefined : (options.publicUrl ?? 'http://coffer.test'),
-    ...(options.trustedProxies && { trustedProxies: options.trustedProxies })
+    ...(options.trustedProxies && { trustedProxies: options.trustedProxies }),
+    ...(options.tls && { tls: options.tls })
   })
   t.teardown(() => app.close())
 
