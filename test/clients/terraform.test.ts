@@ -1,68 +1,13 @@
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
-import { sql } from 'kysely'
-import t, { type Test } from 'tap'
-import type { App, CollectionKind } from '../../src/apps.ts'
-import { startTestServer } from '../helper.ts'
+import t from 'tap'
 import { ErrorResponse, GoGitHub } from './go-github.ts'
 import * as terraform from './terraform.ts'
+import { PATHS, startForTerraform } from './terraform-provider.ts'
 
 // Terraform's provider integrations/github, as the requests that it makes through go-github, in their order.
 
-async function prepare(t: Test) {
-  const server = await startTestServer(t, { publicUrl: null, maxSecrets: 200 })
-  const mona = await server.createUser('mona')
-  const acme = await server.createOrganization('acme', mona)
-  const web = await server.createRepository(acme, 'web')
-  const api = await server.createRepository(acme, 'api')
-  const token = await server.createToken(mona, { scopes: ['repo', 'codespace', 'admin:org'] })
-  const url = await server.listen()
-  const { uid } = await server.db
-    .selectFrom('repositories')
-    .select('uid')
-    .where('id', '=', web)
-    .executeTakeFirstOrThrow()
-  const owners = { repository: uid, user: mona.uid, organization: acme.uid }
-  const client = new GoGitHub(url, token)
-  return {
-    server,
-    mona,
-    acme,
-    ids: { web, api },
-    token,
-    url,
-    client,
-    /** what was sent since the last call; sealed values and keys' ids are left out */
-    sent: () =>
-      client.sent
-        .splice(0)
-        .map((line) => line.replace(/"key_id":"\d+","encrypted_value":"[^"]+"/, '"key_id":…')),
-    stored: async (kind: keyof typeof owners, name: string, app: App = 'codespaces') =>
-      (await server.reveal(kind as CollectionKind, owners[kind], name, app))?.toString(),
-    /** somebody else sets a value */
-    set: async (path: string, name: string, value: string, rest = {}) => {
-      const body = { ...(await server.seal(`/${path}`, token, value)), ...rest }
-      const { statusCode } = await server.request('PUT', `/${path}/${name}`, { token, body })
-      t.match(statusCode, /^20[14]$/)
-    },
-    /** makes every secret an hour older, and gives the state that a refresh would have kept then */
-    age: async (resource: terraform.Resource, state: terraform.State) => {
-      await sql`update secrets set created_at = created_at - interval '1 hour',
-        updated_at = updated_at - interval '1 hour'`.execute(server.db)
-      const aged = await terraform.read(client, resource, { ...state, updatedAt: '' })
-      client.sent.length = 0
-      return aged!
-    }
-  }
-}
-
-const PATHS = {
-  repository: 'repos/acme/web/codespaces/secrets',
-  user: 'user/codespaces/secrets',
-  organization: 'orgs/acme/codespaces/secrets'
-} as const
-
 t.test("the requests have go-github's headers, and are answered as it needs", async (t) => {
-  const { server, token, url, client, ids, set } = await prepare(t)
+  const { server, token, url, client, ids, set } = await startForTerraform(t)
   const received: { line: string; headers: IncomingHttpHeaders }[] = []
   server.app.server.prependListener('request', ({ method, url: path, headers }: IncomingMessage) => {
     received.push({ line: `${method} ${path}`, headers: { ...headers } })
@@ -101,7 +46,7 @@ t.test("the requests have go-github's headers, and are answered as it needs", as
 })
 
 t.test('the provider finds out whose things it manages', async (t) => {
-  const { client, acme, mona, sent } = await prepare(t)
+  const { client, acme, mona, sent } = await startForTerraform(t)
   const ask = async (path: string) => (await client.do<{ id: number; type?: string }>('GET', path)).value
   t.match(await ask('user'), { login: 'mona', id: mona.id })
   t.match(await ask('users/acme'), { id: acme.id, type: 'Organization' }, 'an organization')
@@ -112,7 +57,7 @@ t.test('the provider finds out whose things it manages', async (t) => {
 
 for (const kind of ['repository', 'user', 'organization'] as const) {
   t.test(`github_codespaces secret of a ${kind}: create, refresh, drift, recreate, destroy`, async (t) => {
-    const { client, sent, set, stored, age, ids } = await prepare(t)
+    const { client, sent, set, stored, age, ids } = await startForTerraform(t)
     const path = PATHS[kind]
     const resource: terraform.Resource = { path, kind, onDrift: 'recreate' }
     const config: terraform.Config = {
@@ -178,112 +123,8 @@ for (const kind of ['repository', 'user', 'organization'] as const) {
   })
 }
 
-t.test(
-  'an organization secret that becomes visible to others is replaced, or updated in place',
-  async (t) => {
-    const { client, sent, stored, age, ids } = await prepare(t)
-    const path = PATHS.organization
-    const resource: terraform.Resource = { path, kind: 'organization', onDrift: 'recreate' }
-    const config: terraform.Config = { secretName: 'A', value: 'x', visibility: 'private' }
-    const state = await terraform.create(client, resource, config)
-    t.equal(state.visibility, 'private')
-    t.same(sent().slice(1), [`PUT /${path}/A {"key_id":…,"visibility":"private"}`, `GET /${path}/A`])
-    await terraform.destroy(client, resource, state)
-    const replaced = await terraform.create(client, resource, { ...config, visibility: 'all' })
-    t.equal(replaced.visibility, 'all')
-
-    for (const app of ['actions', 'dependabot'] as const) {
-      const other: terraform.Resource = {
-        path: `orgs/acme/${app}/secrets`,
-        kind: 'organization',
-        onDrift: 'update'
-      }
-      const first = await age(other, await terraform.create(client, other, config))
-      const second = await terraform.update(
-        client,
-        other,
-        { ...config, visibility: 'selected', repositoryIds: [ids.web] },
-        { ...first, repositoryIds: [ids.web] }
-      )
-      t.match(second, { visibility: 'selected', repositoryIds: [ids.web], createdAt: first.createdAt })
-      t.not(second.updatedAt, first.updatedAt)
-      t.equal(terraform.isDrifted(second), false)
-      t.equal(await stored('organization', 'A', app), 'x')
-    }
-  }
-)
-
-for (const [app, kind] of [
-  ['actions', 'repository'],
-  ['actions', 'organization'],
-  ['dependabot', 'repository'],
-  ['dependabot', 'organization']
-] as const) {
-  t.test(`github_${app} secret of a ${kind}: drift is updated in place`, async (t) => {
-    const { client, sent, set, stored, age } = await prepare(t)
-    const path = kind === 'repository' ? `repos/acme/web/${app}/secrets` : `orgs/acme/${app}/secrets`
-    const visibility = kind === 'organization' ? ({ visibility: 'all' } as const) : {}
-    const resource: terraform.Resource = { path, kind, onDrift: 'update' }
-    const config: terraform.Config = { secretName: 'token', value: 'mine', ...visibility }
-    const state = await age(resource, await terraform.create(client, resource, config))
-    t.equal(terraform.isDrifted(state), false)
-    t.same(await terraform.read(client, resource, state), state)
-    t.same(sent(), [`GET /${path}/token`])
-
-    await set(path, 'TOKEN', 'of somebody else', visibility)
-    const seen = await terraform.read(client, resource, state)
-    t.equal(terraform.isDrifted(seen!), true)
-    const healed = await terraform.update(client, resource, config, seen!)
-    t.equal(terraform.isDrifted(healed), false)
-    t.equal(healed.createdAt, state.createdAt)
-    t.equal(await stored(kind, 'TOKEN', app), 'mine')
-
-    await client.do('DELETE', `${path}/token`)
-    t.equal(await terraform.read(client, resource, healed), undefined)
-  })
-}
-
-for (const app of ['codespaces', 'actions', 'dependabot'] as const) {
-  t.test(`github_${app}_organization_secret_repositories, beside the secret`, async (t) => {
-    const { client, sent, stored, age, ids } = await prepare(t)
-    const path = `orgs/acme/${app}/secrets`
-    const resource: terraform.Resource = {
-      path,
-      kind: 'organization',
-      onDrift: app === 'codespaces' ? 'recreate' : 'update'
-    }
-    const config: terraform.Config = { secretName: 'TOKEN', value: 'one', visibility: 'selected' }
-    const secret = `${path}/TOKEN`
-    const state = await age(resource, await terraform.create(client, resource, config))
-
-    const { apply, read, destroy } = terraform.secretRepositories
-    t.same(await apply(client, secret, [ids.web, ids.api]), [ids.web, ids.api])
-    t.same(sent(), [
-      `PUT /${secret}/repositories {"selected_repository_ids":[${ids.web},${ids.api}]}`,
-      `GET /${secret}/repositories?per_page=100`
-    ])
-    const refreshed = await terraform.read(client, resource, state)
-    t.equal(refreshed?.updatedAt, state.updatedAt, 'the secret has not drifted by it')
-    t.equal(terraform.isDrifted(refreshed!), false)
-
-    await terraform.update(client, resource, { ...config, value: 'two' }, state)
-    t.equal(await stored('organization', 'TOKEN', app), 'two')
-    t.same(await read(client, secret), [ids.web, ids.api], 'a new value leaves the other resource alone')
-
-    await destroy(client, secret)
-    t.same(await read(client, secret), [])
-
-    await client.do('DELETE', secret)
-    await terraform.create(client, resource, { ...config, visibility: 'all' })
-    const conflict = await apply(client, secret, [ids.web]).catch((error) => error)
-    t.ok(conflict instanceof ErrorResponse)
-    t.equal(conflict.status, 409)
-    t.match(conflict.message, /visibility.*all.*selected/, 'with a cause, and with what to do')
-  })
-}
-
 t.test('a selection of more than a page of a hundred', async (t) => {
-  const { server, acme, client, sent } = await prepare(t)
+  const { server, acme, client, sent } = await startForTerraform(t)
   const path = PATHS.organization
   const resource: terraform.Resource = { path, kind: 'organization', onDrift: 'recreate' }
   await terraform.create(client, resource, { secretName: 'TOKEN', value: 'x', visibility: 'selected' })
@@ -300,7 +141,7 @@ t.test('a selection of more than a page of a hundred', async (t) => {
 })
 
 t.test('a user secret with more repositories than a page of thirty', async (t) => {
-  const { server, acme, client, sent } = await prepare(t)
+  const { server, acme, client, sent } = await startForTerraform(t)
   const repositoryIds: number[] = []
   for (let index = 0; index < 65; index++) {
     repositoryIds.push(await server.createRepository(acme, `repo-${index}`))
@@ -315,38 +156,8 @@ t.test('a user secret with more repositories than a page of thirty', async (t) =
   ])
 })
 
-t.test('github_repository_environment and github_actions_environment_secret', async (t) => {
-  const { server, client, sent, set, ids } = await prepare(t)
-  const name = encodeURIComponent('review/one two')
-  const environment = `repos/acme/web/environments/${name}`
-  const settings = { wait_timer: 0, reviewers: null, can_admins_bypass: true, deployment_branch_policy: null }
-  type Environment = { name: string; can_admins_bypass: boolean; protection_rules: unknown[] }
-  await client.do('PUT', environment, settings)
-  const { value: repository } = await client.do<{ id: number }>('GET', 'repos/acme/web')
-  const { value } = await client.do<Environment>('GET', environment)
-  t.match(value, { name: 'review/one two', can_admins_bypass: true, protection_rules: [] })
-  sent()
-
-  const path = `repositories/${repository.id}/environments/${name}/secrets`
-  t.equal(repository.id, ids.web)
-  const resource: terraform.Resource = { path, kind: 'repository', onDrift: 'update' }
-  const config: terraform.Config = { secretName: 'token', value: 'one' }
-  const created = await terraform.create(client, resource, config)
-  t.same(sent(), [`GET /${path}/public-key`, `PUT /${path}/token {"key_id":…}`, `GET /${path}/token`])
-  await sql`update secrets set updated_at = updated_at - interval '1 hour'`.execute(server.db)
-  const state = await terraform.read(client, resource, { ...created, updatedAt: '' })
-  await set(path, 'TOKEN', 'two')
-  const seen = await terraform.read(client, resource, state!)
-  t.equal(terraform.isDrifted(seen!), true)
-  t.equal(terraform.isDrifted(await terraform.update(client, resource, config, seen!)), false)
-  t.match(await terraform.importSecret(client, resource, 'TOKEN'), { id: 'TOKEN' })
-
-  await client.do('DELETE', environment)
-  t.equal(await terraform.read(client, resource, state!), undefined, 'its secrets went with it')
-})
-
 t.test('data sources read the keys and all pages of secrets', async (t) => {
-  const { client, sent, set, server, token, ids } = await prepare(t)
+  const { client, sent, set, server, token, ids } = await startForTerraform(t)
   for (const [kind, path] of Object.entries(PATHS)) {
     const rest = kind === 'organization' ? { visibility: 'selected', selected_repository_ids: [ids.web] } : {}
     const { key_id, key } = await terraform.data.publicKey(client, path)
@@ -373,7 +184,7 @@ t.test('data sources read the keys and all pages of secrets', async (t) => {
 })
 
 t.test('a caching transport sees drift, within the same second too', async (t) => {
-  const { token, url, client, set, age } = await prepare(t)
+  const { token, url, client, set, age } = await startForTerraform(t)
   const caching = new GoGitHub(url, token, { caching: true })
   const path = PATHS.organization
   const resource: terraform.Resource = { path, kind: 'organization', onDrift: 'recreate' }
