@@ -8,6 +8,8 @@ import type { Kysely } from 'kysely'
 import type { Logger } from 'pino'
 import { Authenticator } from './auth/authenticate.ts'
 import { FailedLogins } from './auth/failed-logins.ts'
+import { type RateLimitSettings, RateLimits } from './auth/rate-limits.ts'
+import { DatabaseWindows, MemoryWindows } from './auth/windows.ts'
 import type { TokenLifetimes } from './directory/tokens.ts'
 import type { Keyring } from './keyring/index.ts'
 import { describeError } from './logger.ts'
@@ -38,6 +40,8 @@ export interface AppDependencies {
   reloadGenerations: () => Promise<void>
   limits: Limits
   tokenLifetimes: TokenLifetimes
+  /** undefined: none */
+  rateLimits?: RateLimitSettings | undefined
   logger: Logger
   /** undefined: where the server listens */
   publicUrl?: string | undefined
@@ -75,9 +79,13 @@ function makeRequestId(): string {
   return `${hex.slice(0, 4)}:${hex.slice(4, 8)}:${hex.slice(8, 13)}:${hex.slice(17, 22)}:${hex.slice(22, 30)}`
 }
 
+/** Beside the REST API's prefix and not below it, as on GitHub Enterprise Server. */
+const API_GRAPHQL = /^\/api\/graphql(?:[/?]|$)/
+
 /** Both prefixes lead to the same routes; which one it was is kept for the links in the answer. */
 function rewriteUrl(request: IncomingMessage): string {
   const url = request.url ?? '/'
+  if (API_GRAPHQL.test(url)) return url.slice('/api'.length)
   if (url !== '/api/v3' && !url.startsWith('/api/v3/') && !url.startsWith('/api/v3?')) return url
   Object.assign(request, { [API_PREFIX]: '/api/v3' })
   const rest = url.slice('/api/v3'.length)
@@ -104,7 +112,7 @@ export function answerBrokenRequest(error: NodeJS.ErrnoException, socket: Socket
 
 /** The whole server, not yet listening. */
 export async function buildApp(dependencies: AppDependencies): Promise<FastifyInstance> {
-  const { db, keyring, limits, logger } = dependencies
+  const { db, keyring, limits, rateLimits, logger } = dependencies
   const metrics = new Metrics()
   const app = fastify({
     loggerInstance: logger as FastifyBaseLogger,
@@ -125,7 +133,8 @@ export async function buildApp(dependencies: AppDependencies): Promise<FastifyIn
 
   app.decorate('baseUrl', () => dependencies.publicUrl ?? listeningUrl(app))
   app.decorate('metrics', metrics)
-  const authenticator = new Authenticator(db, new FailedLogins(), {
+  const windows = new DatabaseWindows(db)
+  const authenticator = new Authenticator(db, new FailedLogins(windows), {
     onFailure: () => metrics.loginFailed(),
     onTouchError: (error) => logger.debug({ err: describeError(error) }, 'last use of a token not recorded')
   })
@@ -172,6 +181,9 @@ export async function buildApp(dependencies: AppDependencies): Promise<FastifyIn
       keyring,
       vault,
       authenticator,
+      rateLimits:
+        rateLimits &&
+        new RateLimits(rateLimits, rateLimits.store === 'memory' ? new MemoryWindows() : windows),
       metrics,
       tokenLifetimes: dependencies.tokenLifetimes,
       version: VERSION

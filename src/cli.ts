@@ -1,24 +1,27 @@
 import { Command } from 'commander'
-import { adminCommand } from './cli/admin.ts'
-import { backupCommand, restoreCommand } from './cli/backup.ts'
-import { keyCommand } from './cli/key.ts'
-import { migrateCommand } from './cli/migrate.ts'
-import { serveCommand } from './cli/serve.ts'
 import { exitCodeOf, explain } from './cli/terminal.ts'
 import { VERSION } from './version.ts'
+
+/** In the order of the help; only what is asked for is loaded, since a client needs no database. */
+const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
+  serve: async () => (await import('./cli/serve.ts')).serveCommand(),
+  secret: async () => (await import('./cli/secret.ts')).secretCommand(),
+  admin: async () => (await import('./cli/admin.ts')).adminCommand(),
+  key: async () => (await import('./cli/key.ts')).keyCommand(),
+  migrate: async () => (await import('./cli/migrate.ts')).migrateCommand(),
+  backup: async () => (await import('./cli/backup.ts')).backupCommand(),
+  restore: async () => (await import('./cli/backup.ts')).restoreCommand()
+}
 
 const program = new Command('coffer')
   .description('Self-hosted secrets for development environments, behind the APIs that tools already speak.')
   .version(VERSION)
   .showHelpAfterError('(add --help for what it takes)')
-  .addCommand(serveCommand())
-  .addCommand(adminCommand())
-  .addCommand(keyCommand())
-  .addCommand(migrateCommand())
-  .addCommand(backupCommand())
-  .addCommand(restoreCommand())
 
 try {
+  const [, , name = ''] = process.argv
+  const asked = Object.hasOwn(COMMANDS, name) ? [COMMANDS[name]!] : Object.values(COMMANDS)
+  for (const command of asked) program.addCommand(await command())
   await program.parseAsync()
 } catch (error) {
   console.error(explain(error))

@@ -26,12 +26,25 @@ export interface Config {
   readonly maxValueBytes: number
   /** undefined: as many as GitHub allows, which differs from collection to collection */
   readonly maxSecrets: number | undefined
+  /** undefined: none */
+  readonly rateLimits: RateLimitConfig | undefined
   readonly keyGraceSeconds: number
   readonly tokenDefaultDays: number
   readonly tokenMaxDays: number
   readonly adminLogin: string
   /** where the operator put the first token, for the lines that are printed */
   readonly adminTokenFile: string | undefined
+}
+
+/** Requests an hour. */
+export interface RateLimitConfig {
+  /** of one token, to each kind of resource */
+  readonly core: number
+  readonly codespaces: number
+  readonly graphql: number
+  /** of one address, without a valid token */
+  readonly address: number
+  readonly store: 'database' | 'memory'
 }
 
 /** Everything that is never shown; kept apart so that it cannot be logged along. */
@@ -63,6 +76,11 @@ class Reader {
   text(name: string): string | undefined {
     const value = this.#environment[name]
     return value === undefined || value === '' ? undefined : value
+  }
+
+  /** of names that are not Coffer's own */
+  firstOf(names: readonly string[]): string | undefined {
+    return names.map((name) => this.text(name)).find((value) => value !== undefined)
   }
 
   integer(name: string, fallback: number, least: number, most: number): number {
@@ -162,6 +180,27 @@ function readTrustedProxies(reader: Reader): string[] {
   return proxies
 }
 
+const MAX_RATE_LIMIT = 1_000_000_000
+
+function readRateLimits(reader: Reader): RateLimitConfig | undefined {
+  const core = reader.integer('COFFER_RATE_LIMIT', 0, 0, MAX_RATE_LIMIT)
+  const limits: RateLimitConfig = {
+    core,
+    codespaces: reader.integer('COFFER_RATE_LIMIT_CODESPACES', core, 1, MAX_RATE_LIMIT),
+    graphql: reader.integer('COFFER_RATE_LIMIT_GRAPHQL', core, 1, MAX_RATE_LIMIT),
+    address: reader.integer('COFFER_RATE_LIMIT_ADDRESS', 60, 1, MAX_RATE_LIMIT),
+    store: reader.oneOf('COFFER_RATE_LIMIT_STORE', 'database', ['database', 'memory']) as
+      | 'database'
+      | 'memory'
+  }
+  if (core > 0) return limits
+  for (const part of ['CODESPACES', 'GRAPHQL', 'ADDRESS', 'STORE']) {
+    if (reader.text(`COFFER_RATE_LIMIT_${part}`) === undefined) continue
+    reader.problems.push(`COFFER_RATE_LIMIT_${part} counts only with COFFER_RATE_LIMIT; set that, too`)
+  }
+  return undefined
+}
+
 const LOOPBACK_HOSTS = /^(localhost|127(\.[0-9]{1,3}){3}|::1)$/
 
 function requireProtection(reader: Reader, config: Config): void {
@@ -209,6 +248,7 @@ export function loadConfig(environment: Environment): { config: Config; secrets:
     logLevel: reader.oneOf('COFFER_LOG_LEVEL', 'info', LOG_LEVELS),
     maxValueBytes: reader.integer('COFFER_MAX_VALUE_BYTES', 48 * 1024, 1, 16 * 1024 * 1024),
     maxSecrets: reader.optionalInteger('COFFER_MAX_SECRETS', 1, 100_000),
+    rateLimits: readRateLimits(reader),
     keyGraceSeconds: reader.integer('COFFER_KEY_GRACE_HOURS', 24, 0, 8760) * 3600,
     tokenDefaultDays: reader.integer('COFFER_TOKEN_DEFAULT_DAYS', 90, 1, 3650),
     tokenMaxDays: reader.integer('COFFER_TOKEN_MAX_DAYS', 366, 1, 3650),
@@ -247,17 +287,79 @@ export function readEnvironment(): Environment {
       throw new RefusedToStart('The file .env cannot be read; make it readable, or remove it.')
     }
   }
+  return readOwnEnvironment()
+}
+
+/** The process's environment alone, for commands that run in folders of other people. */
+export function readOwnEnvironment(): Environment {
   return { ...process.env }
 }
 
+export interface ClientConfig {
+  url: string
+  token: string
+}
+
 /** What the client side of the command line needs. */
-export function loadClientConfig(environment: Environment): { url: string; token: string } {
+export function loadClientConfig(environment: Environment): ClientConfig {
   const reader = new Reader(environment)
-  const url = reader.url('COFFER_URL', ['http:', 'https:']) ?? 'http://127.0.0.1:3000'
-  const token = reader.secret('COFFER_TOKEN')
+  const url = readClientUrl(reader)
+  const token = readClientToken(reader)
   if (token === undefined) {
     reader.problems.push('COFFER_TOKEN (or COFFER_TOKEN_FILE) must hold a token of an administrator')
   }
   if (reader.problems.length > 0) throw new RefusedToStart(reader.problems.join('\n'))
-  return { url: url.replace(/\/+$/, ''), token: token! }
+  return { url, token: token! }
+}
+
+/**
+ * What the client of the secrets API needs: the server may be GitHub itself, which has names of its own for a
+ * token. Those go nowhere else, and a token of Coffer's does not go there.
+ */
+export function loadSecretsClientConfig(environment: Environment): ClientConfig {
+  const reader = new Reader(environment)
+  const given = readClientUrl(reader)
+  const url = gitHubApi(reader, given)
+  let token = readClientToken(reader)
+  if (url === undefined) {
+    if (token === undefined) {
+      reader.problems.push(
+        'COFFER_TOKEN (or COFFER_TOKEN_FILE) must hold a token for the server at COFFER_URL; a .env is not read here'
+      )
+    }
+  } else if (token === undefined || token.startsWith('coffer_')) {
+    token = reader.firstOf(['GH_TOKEN', 'GITHUB_TOKEN'])
+    if (token === undefined) {
+      reader.problems.push(
+        'GH_TOKEN, GITHUB_TOKEN or COFFER_TOKEN (or COFFER_TOKEN_FILE) must hold a token of GitHub; a .env is not read here'
+      )
+    }
+  }
+  if (reader.problems.length > 0) throw new RefusedToStart(reader.problems.join('\n'))
+  return { url: url ?? given, token: token! }
+}
+
+function readClientUrl(reader: Reader): string {
+  const text = reader.url('COFFER_URL', ['http:', 'https:']) ?? 'http://127.0.0.1:3000'
+  const url = new URL(text)
+  if (url.search || url.hash || url.username || url.password) {
+    reader.problems.push('COFFER_URL must have no user, query or fragment')
+  }
+  return text.replace(/\/+$/, '')
+}
+
+function readClientToken(reader: Reader): string | undefined {
+  const token = reader.secret('COFFER_TOKEN')
+  if (token === undefined || /^[\x21-\x7e]+$/.test(token)) return token
+  reader.problems.push('COFFER_TOKEN (or COFFER_TOKEN_FILE) holds something else than one token')
+  return token
+}
+
+/** GitHub's API, for the address of its website too; undefined for every other server. */
+function gitHubApi(reader: Reader, text: string): string | undefined {
+  const { protocol, hostname } = new URL(text)
+  const host = hostname.replace(/^(www|api)\./, '')
+  if (host !== 'github.com' && !/^[a-z0-9-]+\.ghe\.com$/.test(host)) return undefined
+  if (protocol !== 'https:') reader.problems.push('COFFER_URL must begin with https:// for GitHub')
+  return `https://api.${host}`
 }

@@ -44,6 +44,41 @@ export class TooManyFailedLogins extends CofferError {
   }
 }
 
+/** Where somebody stands in the present window of a rate limit, in GitHub's terms. */
+export interface Standing {
+  resource: string
+  limit: number
+  used: number
+  /** when the window ends, in whole seconds since 1970 */
+  reset: number
+}
+
+/** A rate limit that the operator has set is reached; `counted` tells by what the request was counted. */
+export class RateLimited extends CofferError {
+  readonly code = 'rate_limited'
+  readonly status = 403
+  readonly counted: 'token' | 'address'
+  readonly standing: Standing
+  readonly retryAfterSeconds: number
+
+  /** The message begins as GitHub's: clients look for these words, and for `x-ratelimit-remaining: 0`. */
+  constructor(
+    { kind, name }: { kind: 'token' | 'address'; name: string },
+    standing: Standing,
+    retryAfterSeconds: number
+  ) {
+    const { limit, resource, reset } = standing
+    const whom = kind === 'token' ? `token ID ${name}` : 'your address, without a valid token'
+    const until = new Date(reset * 1000).toISOString().replace('.000', '')
+    super(
+      `API rate limit exceeded for ${whom}: ${limit} requests an hour (${resource}). It resets at ${until}.`
+    )
+    this.counted = kind
+    this.standing = standing
+    this.retryAfterSeconds = retryAfterSeconds
+  }
+}
+
 /** Absent, or not for this actor to know of: the two are never told apart. */
 export class NotFound extends CofferError {
   readonly code = 'not_found'

@@ -109,6 +109,7 @@ async function start(
     reloadGenerations: () => keyRefresh.reload(),
     limits: { maxValueBytes: config.maxValueBytes, maxSecrets: config.maxSecrets },
     tokenLifetimes: { defaultDays: config.tokenDefaultDays, maxDays: config.tokenMaxDays },
+    rateLimits: config.rateLimits,
     logger,
     publicUrl: config.publicUrl,
     trustedProxies: config.trustedProxies,

@@ -13,6 +13,7 @@ export class Metrics {
   readonly #duration: Histogram
   readonly #secretWrites: Counter<'action'>
   readonly #failedLogins: Counter
+  readonly #rateLimited: Counter<'by'>
   readonly #unavailable: Counter
 
   constructor() {
@@ -56,6 +57,12 @@ export class Metrics {
       help: 'Requests with credentials that are not valid.',
       registers
     })
+    this.#rateLimited = new Counter({
+      name: 'coffer_rate_limited_requests_total',
+      help: 'Requests refused because of a rate limit, by what was counted: token or address.',
+      labelNames: ['by'],
+      registers
+    })
     this.#unavailable = new Counter({
       name: 'coffer_database_unavailable_total',
       help: 'Requests answered with 503 because the database was away.',
@@ -82,6 +89,10 @@ export class Metrics {
 
   loginFailed(): void {
     this.#failedLogins.inc()
+  }
+
+  requestLimited(by: 'token' | 'address'): void {
+    this.#rateLimited.inc({ by })
   }
 
   databaseUnavailable(): void {

@@ -4,6 +4,7 @@ import type { FastifyInstance } from 'fastify'
 import { sql } from 'kysely'
 import t, { type Test } from 'tap'
 import { buildApp } from '../src/app.ts'
+import type { RateLimitSettings } from '../src/auth/rate-limits.ts'
 import { createLogger } from '../src/logger.ts'
 import { loadGenerations } from '../src/secrets/generations.ts'
 import { openDatabase } from '../src/store/database.ts'
@@ -95,7 +96,12 @@ interface Stage {
   ): ReturnType<TestServer['request']>
 }
 
-async function start(t: Test, { poolSize = 5 } = {}): Promise<Stage> {
+interface StageOptions {
+  poolSize?: number
+  rateLimits?: RateLimitSettings
+}
+
+async function start(t: Test, { poolSize = 5, rateLimits }: StageOptions = {}): Promise<Stage> {
   const server = await startTestServer(t)
   const mona = await server.createUser('mona')
   const repositoryId = await server.createRepository(mona, 'web')
@@ -120,6 +126,7 @@ async function start(t: Test, { poolSize = 5 } = {}): Promise<Stage> {
     reloadGenerations: () => loadGenerations(db, server.keyring),
     limits: server.vault.limits,
     tokenLifetimes: { defaultDays: 90, maxDays: 366 },
+    rateLimits,
     logger: createLogger('trace', { write: (line: string) => void log.push(line) })
   })
   t.teardown(async () => {
@@ -169,6 +176,8 @@ t.test('while the database is away every operation says so, and all is well when
   for (const way of ['cut while idle', 'cut again']) {
     gate.cut()
     const attempts = [
+      ['POST', '/graphql', { query: '{viewer{login}}' }],
+      ['POST', '/graphql', { query: '{__typename a:repository(owner:"mona",name:"web"){id}}' }],
       ['GET', '/user', undefined],
       ['GET', USER, undefined],
       ['GET', `${USER}/KEPT`, undefined],
@@ -199,7 +208,7 @@ t.test('while the database is away every operation says so, and all is well when
     t.equal((await server.reveal('user', stage.monaUid, 'KEPT'))?.toString(), VALUE)
     Object.assign(before, await stored(server.db))
   }
-  t.equal(await unavailableTotal(stage), 60)
+  t.equal(await unavailableTotal(stage), 64)
   await isConsistent(t, server.db)
   const lines = stage.log.map((line) => JSON.parse(line))
   t.strictSame(
@@ -289,6 +298,23 @@ t.test('a connection that is cut at any point of a write leaves the whole of it 
   }
   t.comment(JSON.stringify(outcomes))
   await isConsistent(t, server.db)
+})
+
+t.test('what cannot be counted is told to try again, and is counted when it can be', async (t) => {
+  const rateLimits = { core: 4, codespaces: 4, graphql: 4, address: 4, store: 'database' } as const
+  const { gate, request, token } = await start(t, { rateLimits })
+  const first = await request('GET', '/user', { token })
+  t.equal(first.headers['x-ratelimit-used'], '1')
+  const headers = { 'if-none-match': String(first.headers.etag) }
+  gate.cut()
+  isAway(t, await request('GET', '/user', { token }), 'with a token')
+  isAway(t, await request('GET', '/user', { token, headers }), 'with a token, conditionally')
+  isAway(t, await request('GET', '/user'), 'without one')
+  isAway(t, await request('GET', '/meta'), 'where none is needed')
+  t.equal((await request('GET', '/healthz')).statusCode, 200)
+  await gate.restore()
+  t.equal((await request('GET', '/user', { token })).headers['x-ratelimit-used'], '2')
+  t.equal((await request('GET', '/user')).headers['x-ratelimit-used'], '1')
 })
 
 t.test('a pool that is all taken is told to try again, and is well afterwards', async (t) => {

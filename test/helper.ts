@@ -7,6 +7,7 @@ import type { Test } from 'tap'
 import sealedBox from 'tweetnacl-sealedbox-js'
 import { buildApp } from '../src/app.ts'
 import type { App, CollectionKind } from '../src/apps.ts'
+import type { RateLimitSettings } from '../src/auth/rate-limits.ts'
 import { SCOPES } from '../src/auth/scopes.ts'
 import { createOrganization, createUser } from '../src/directory/accounts.ts'
 import { createRepository, setCollaborator } from '../src/directory/repositories.ts'
@@ -106,6 +107,7 @@ export interface TestServerOptions {
   logLevel?: string
   trustedProxies?: string[]
   tls?: { cert: Buffer; key: Buffer }
+  rateLimits?: RateLimitSettings
 }
 
 export async function startTestServer(t: Test, options: TestServerOptions = {}): Promise<TestServer> {
@@ -125,7 +127,8 @@ export async function startTestServer(t: Test, options: TestServerOptions = {}):
     logger: createLogger(options.logLevel ?? 'trace', { write: (line: string) => void log.push(line) }),
     publicUrl: options.publicUrl === null ? undefined : (options.publicUrl ?? 'http://coffer.test'),
     ...(options.trustedProxies && { trustedProxies: options.trustedProxies }),
-    ...(options.tls && { tls: options.tls })
+    ...(options.tls && { tls: options.tls }),
+    rateLimits: options.rateLimits
   })
   t.teardown(() => app.close())
 
@@ -167,6 +170,30 @@ export async function startTestServer(t: Test, options: TestServerOptions = {}):
     reveal: (kind, ownerUid, name, app = 'codespaces') => reveal(vault, { app, kind, ownerUid }, name)
   }
   return server
+}
+
+/** A second server, with a pool of its own, on the database of the first. */
+export async function startSecondNode(
+  t: Test,
+  { databaseUrl, keyring, vault }: TestServer,
+  options: Pick<TestServerOptions, 'rateLimits'> = {}
+): Promise<FastifyInstance> {
+  const db = openDatabase({ connection: databaseUrl, poolSize: 10, prepare: true })
+  const app = await buildApp({
+    db,
+    keyring,
+    reloadGenerations: () => loadGenerations(db, keyring),
+    limits: vault.limits,
+    tokenLifetimes: LIFETIMES,
+    rateLimits: options.rateLimits,
+    publicUrl: 'http://coffer.test',
+    logger: createLogger('warn', { write: () => {} })
+  })
+  t.teardown(async () => {
+    await app.close()
+    await db.destroy()
+  })
+  return app
 }
 
 /** Base64 of a sealed box for a public key in base64. */

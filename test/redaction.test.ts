@@ -239,6 +239,32 @@ t.test('no value, key or token comes out anywhere', async (t) => {
   }
   await t.test('bodies, names, queries and headers that are broken', broken)
 
+  await t.test('GraphQL that is broken', async () => {
+    const byName = 'query($o:String!,$n:String!){repository(owner:$o,name:$n){id}}'
+    for (const body of [
+      { query: STEM.repeat(2) },
+      { query: `{user(login:"${STEM}` },
+      { query: `{user(login:"${STEM}/"){id} viewer{login} # ${STEM}\n}` },
+      { query: `{user(login:{a:"${STEM}"}){id}}` },
+      { query: `{user(login:"""${STEM}", x:["${STEM}"]){id}}` },
+      { query: `query($a:Int="${STEM}"){viewer{login @skip(if:"${STEM}")}}` },
+      { query: `{a:user(login:"${STEM}"){id} a:user(login:"b"){id}}` },
+      { query: `{${STEM.repeat(2)}}` },
+      { query: '{viewer{login}}', operationName: STEM },
+      { query: '{viewer{login}}', variables: STEM },
+      { query: '{viewer{login}}', variables: { [STEM]: STEM }, [STEM]: STEM },
+      { query: byName, variables: { o: [STEM], n: { [STEM]: STEM } } },
+      { query: byName, variables: { o: `${STEM} `, n: STEM } },
+      { query: [STEM] },
+      `{"query": "${STEM}`,
+      `[{"query":"${STEM}"}]`
+    ]) {
+      await send('POST', '/api/graphql', { body })
+    }
+    await send('GET', `/api/graphql?query=${STEM}`)
+    await send('POST', '/graphql', { body: { query: `{user(login:"${STEM}"){` }, token: issued[0]! })
+  })
+
   const wrongTokens = async () => {
     const basic = (text: string) => `Basic ${Buffer.from(text).toString('base64')}`
     for (const authorization of [

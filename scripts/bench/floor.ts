@@ -9,7 +9,17 @@ import { loadGenerations } from '../../src/secrets/generations.ts'
 import { types } from '../../src/store/database.ts'
 import type { Database } from '../../src/store/tables.ts'
 import { ADMIN_TOKEN } from './server.ts'
-import { attach, benchConfig, emptyRepository, newSecret, OWNER, repository, secret } from './world.ts'
+import {
+  attach,
+  benchConfig,
+  emptyRepository,
+  newSecret,
+  ORGANIZATION,
+  OWNER,
+  repository,
+  secret,
+  selectionPath
+} from './world.ts'
 
 /**
  * The floor of each operation: a bare Fastify route that runs exactly the statements of the real one, in the
@@ -76,13 +86,23 @@ async function record(): Promise<Record<string, Recorded[]>> {
     const box = sealedBox.seal(new Uint8Array(1024), Buffer.from(key, 'base64'))
     return JSON.stringify({ encrypted_value: Buffer.from(box).toString('base64'), key_id })
   }
+  const allRepositories = async () => {
+    const rows = await db
+      .selectFrom('repositories as r')
+      .innerJoin('accounts as o', 'o.id', 'r.owner_id')
+      .select('r.id')
+      .where('o.login', '=', ORGANIZATION)
+      .execute()
+    return JSON.stringify({ selected_repository_ids: rows.map(({ id }) => id) })
+  }
   await request('GET', secrets)
   const recorded = {
     'public key': (await request('GET', `${secrets}/public-key`)).statements,
     'get one': (await request('GET', `${secrets}/${secret(0)}`)).statements,
     'list 100': (await request('GET', `${secrets}?per_page=100`)).statements,
     'put, update': (await request('PUT', `${secrets}/${secret(0)}`, await body(secrets))).statements,
-    'put, create': (await request('PUT', `${empty}/${newSecret(0)}`, await body(empty))).statements
+    'put, create': (await request('PUT', `${empty}/${newSecret(0)}`, await body(empty))).statements,
+    'select 1000': (await request('PUT', selectionPath('MANY_SELECTED'), await allRepositories())).statements
   }
   await app.close()
   await db.destroy()
@@ -199,6 +219,10 @@ app.put(`${path}/:name`, async (request, reply) => {
   }
   await replay(create, bindCreate(repo, name))
   return reply.code(201).send({})
+})
+app.put(selectionPath('MANY_SELECTED'), async (_request, reply) => {
+  await replay(recorded['select 1000']!, fixed)
+  return reply.code(204).send()
 })
 
 await app.listen({ host: '127.0.0.1', port: 0 })

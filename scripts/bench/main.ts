@@ -10,12 +10,15 @@ import {
   EMPTY_REPOSITORIES,
   emptyRepository,
   furnish,
+  furnishOrganization,
   newSecret,
   OWNER,
   REPOSITORIES,
   repository,
   SECRETS,
-  secret
+  type SelectedSecret,
+  secret,
+  selectionPath
 } from './world.ts'
 
 // npm run bench: throughput and latency of the real server beside a floor of bare statements, in one run.
@@ -34,11 +37,19 @@ const BARS: Readonly<Record<string, number>> = {
   'public key': 0.7,
   'get one': 0.7,
   'list 100': 0.7,
-  'put, update': 0.6,
-  'put, create': 0.6
+  'put, update': 0.55,
+  'put, create': 0.55,
+  'put, one set': 0.55,
+  'select 1000': 0.55
+}
+/** What is measured at another number of connections than the others. */
+const CONNECTIONS: Readonly<Record<string, readonly number[]>> = {
+  'put, one set': [200],
+  'select 1000': [1, 10]
 }
 const BOXES_BAR = 0.8
-const COLLECTIONS_BAR = 1.2
+/** The most that a page may cost of what it costs at a hundredth of the size. */
+const PAGE_BAR = 1.2
 const RSS_BAR_MIB = 200
 
 interface Row {
@@ -60,8 +71,15 @@ const { values: options } = parseArgs({
   }
 })
 
-function requests(bodies: ReadonlyMap<string, string>): Record<string, () => Request> {
+/** How many new secrets go into one collection before the next one's turn, for `put, one set`. */
+const SET = 200
+
+function requests(
+  bodies: ReadonlyMap<string, string>,
+  repositoryIds: readonly number[]
+): Record<string, () => Request> {
   const path = (repo: string) => `/repos/${OWNER}/${repo}/codespaces/secrets`
+  const selection = JSON.stringify({ selected_repository_ids: repositoryIds })
   let counter = 0
   const get = (target: string) => (): Request => ({ method: 'GET', path: target })
   return {
@@ -78,7 +96,13 @@ function requests(bodies: ReadonlyMap<string, string>): Record<string, () => Req
       counter += 1
       const repo = emptyRepository(counter)
       return { method: 'PUT', path: `${path(repo)}/${newSecret(counter)}`, body: bodies.get(repo)! }
-    }
+    },
+    'put, one set': () => {
+      counter += 1
+      const repo = emptyRepository(Math.floor(counter / SET))
+      return { method: 'PUT', path: `${path(repo)}/${newSecret(counter)}`, body: bodies.get(repo)! }
+    },
+    'select 1000': () => ({ method: 'PUT', path: selectionPath('MANY_SELECTED'), body: selection })
   }
 }
 
@@ -95,16 +119,17 @@ async function compare(
   a: Subject,
   b: Subject,
   connections: number,
-  next: () => Request
+  next: () => Request,
+  nextOfB: () => Request = next
 ): Promise<{ a: Measured; b: Measured; ratio: number }> {
   const runs: { a: Measured; b: Measured }[] = []
   const seconds = Number(options.seconds)
   await drive(a.url, connections, 1, next)
-  await drive(b.url, connections, 1, next)
+  await drive(b.url, connections, 1, nextOfB)
   for (let round = 0; round < Number(options.rounds); round++) {
     runs.push({
       a: await drive(a.url, connections, seconds, next),
-      b: await drive(b.url, connections, seconds, next)
+      b: await drive(b.url, connections, seconds, nextOfB)
     })
   }
   return {
@@ -143,15 +168,15 @@ function printRow({ operation, connections, server, floor, ratio }: Row): void {
 async function benchOperations(
   coffer: Subject,
   floor: Subject,
-  bodies: ReadonlyMap<string, string>
+  operations: Record<string, () => Request>
 ): Promise<Row[]> {
   console.log('')
   console.log('                      Coffer                   floor')
   console.log('operation    conns     req/s p50 ms p99 ms     req/s p50 ms p99 ms  ratio')
   const rows: Row[] = []
-  for (const [operation, next] of Object.entries(requests(bodies))) {
+  for (const [operation, next] of Object.entries(operations)) {
     if (!operation.includes(options.only)) continue
-    for (const connections of options.connections.split(',').map(Number)) {
+    for (const connections of CONNECTIONS[operation] ?? options.connections.split(',').map(Number)) {
       const { a, b, ratio } = await compare(coffer, floor, connections, next)
       const row = { operation, connections, server: a, floor: b, ratio }
       rows.push(row)
@@ -172,7 +197,7 @@ async function benchCollections(home: string): Promise<{ few: Measured; many: Me
     await furnish(many.url, sizes)
     await addCollections(folders.few, 0)
     await addCollections(folders.many, MANY_COLLECTIONS)
-    const next = requests(new Map())['list 100']!
+    const next = requests(new Map(), [])['list 100']!
     const { a, b, ratio } = await compare(few, many, 10, next)
     return { few: a, many: b, cost: ratio }
   } finally {
@@ -181,8 +206,20 @@ async function benchCollections(home: string): Promise<{ few: Measured; many: Me
   }
 }
 
+/** A page of an organization secret's repositories, out of many and out of few. */
+async function benchSelection(coffer: Subject): Promise<number> {
+  const page = (name: SelectedSecret) => (): Request => ({
+    method: 'GET',
+    path: `${selectionPath(name)}?per_page=10`
+  })
+  const { ratio } = await compare(coffer, coffer, 10, page('FEW_SELECTED'), page('MANY_SELECTED'))
+  return ratio
+}
+
 interface Operations {
   rows: Row[]
+  /** cost of a page of 1,000 selected repositories, beside one of 10 */
+  selection: number
   memory: Awaited<ReturnType<typeof readMemory>>
 }
 
@@ -192,11 +229,13 @@ async function benchServer(dataDir: string): Promise<Operations> {
     console.log(`furnishing ${REPOSITORIES * SECRETS} secrets in ${REPOSITORIES} repositories …`)
     const sizes = { repositories: REPOSITORIES, secrets: SECRETS, emptyRepositories: EMPTY_REPOSITORIES }
     const bodies = await furnish(coffer.url, sizes)
+    const repositoryIds = await furnishOrganization(coffer.url)
     await addCollections(dataDir, 0)
     const floor = await startFloor(dataDir)
     try {
-      const rows = await benchOperations(coffer, floor, bodies)
-      return { rows, memory: await readMemory(coffer.pid) }
+      const rows = await benchOperations(coffer, floor, requests(bodies, repositoryIds))
+      const selection = await benchSelection(coffer)
+      return { rows, selection, memory: await readMemory(coffer.pid) }
     } finally {
       await floor.stop()
     }
@@ -206,7 +245,7 @@ async function benchServer(dataDir: string): Promise<Operations> {
 }
 
 function printRatios(
-  { memory }: Operations,
+  { memory, selection }: Operations,
   boxes: Awaited<ReturnType<typeof benchBoxes>>,
   collections: Awaited<ReturnType<typeof benchCollections>> | undefined
 ): void {
@@ -215,12 +254,16 @@ function printRatios(
     `opening boxes of 1 KB: keyring ${boxes.keyring.toFixed(0)}/s, bare sodium-native ${boxes.sodium.toFixed(0)}/s, ` +
       `ratio ${boxes.ratio.toFixed(2)} ≥ ${BOXES_BAR} ${verdict(boxes.ratio >= BOXES_BAR)}`
   )
+  console.log(
+    `page of 1,000 selected repositories, beside one of 10: cost × ${selection.toFixed(2)} ≤ ${PAGE_BAR} ` +
+      verdict(selection <= PAGE_BAR)
+  )
   if (collections) {
     const { cost } = collections
     console.log(
       `list 100 among ${MANY_COLLECTIONS} collections: ${collections.many.throughput.toFixed(0)}/s, among 10: ` +
-        `${collections.few.throughput.toFixed(0)}/s, cost × ${cost.toFixed(2)} ≤ ${COLLECTIONS_BAR} ` +
-        verdict(cost <= COLLECTIONS_BAR)
+        `${collections.few.throughput.toFixed(0)}/s, cost × ${cost.toFixed(2)} ≤ ${PAGE_BAR} ` +
+        verdict(cost <= PAGE_BAR)
     )
   }
   if (memory) {

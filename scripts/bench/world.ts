@@ -18,6 +18,10 @@ export const VALUE_BYTES = 1024
 export const repository = (index: number) => `web-${index % REPOSITORIES}`
 export const emptyRepository = (index: number) => `empty-${index % EMPTY_REPOSITORIES}`
 export const secret = (index: number) => `SECRET_${String(index % SECRETS).padStart(3, '0')}`
+/** Repositories of the organization, all of them selected for one of its secrets, ten for the other. */
+export const ORGANIZATION = 'acme'
+export const SELECTED = { MANY_SELECTED: 1000, FEW_SELECTED: 10 } as const
+export type SelectedSecret = keyof typeof SELECTED
 export const newSecret = (index: number) => `NEW_${index}`
 
 export interface SealedBody {
@@ -35,8 +39,8 @@ export async function call(url: string, method: string, target: string, body?: o
   return response
 }
 
-async function seal(url: string, repo: string, value: Uint8Array): Promise<SealedBody> {
-  const response = await call(url, 'GET', `/repos/${OWNER}/${repo}/codespaces/secrets/public-key`)
+async function seal(url: string, collection: string, value: Uint8Array): Promise<SealedBody> {
+  const response = await call(url, 'GET', `${collection}/public-key`)
   const { key, key_id } = (await response.json()) as { key: string; key_id: string }
   const box = sealedBox.seal(value, Buffer.from(key, 'base64'))
   return { encrypted_value: Buffer.from(box).toString('base64'), key_id }
@@ -51,10 +55,11 @@ export async function furnish(
   const bodies = new Map<string, string>()
   const make = async (repo: string, secrets: number) => {
     await call(url, 'POST', '/user/repos', { name: repo, private: true })
-    const body = await seal(url, repo, value)
+    const collection = `/repos/${OWNER}/${repo}/codespaces/secrets`
+    const body = await seal(url, collection, value)
     bodies.set(repo, JSON.stringify(body))
     for (let index = 0; index < secrets; index++) {
-      await call(url, 'PUT', `/repos/${OWNER}/${repo}/codespaces/secrets/${secret(index)}`, body)
+      await call(url, 'PUT', `${collection}/${secret(index)}`, body)
     }
   }
   const jobs = [
@@ -67,6 +72,34 @@ export async function furnish(
     })
   )
   return bodies
+}
+
+/** Makes an organization with repositories and two secrets; gives the ids of the repositories. */
+export async function furnishOrganization(url: string): Promise<number[]> {
+  await call(url, 'POST', '/admin/organizations', { login: ORGANIZATION, admin: OWNER })
+  const ids: number[] = []
+  for (let index = 0; index < SELECTED.MANY_SELECTED; index++) {
+    const response = await call(url, 'POST', `/orgs/${ORGANIZATION}/repos`, {
+      name: `service-${index}`,
+      private: true
+    })
+    ids.push(((await response.json()) as { id: number }).id)
+  }
+  const collection = `/orgs/${ORGANIZATION}/codespaces/secrets`
+  const body = await seal(url, collection, new Uint8Array(VALUE_BYTES))
+  for (const [name, count] of Object.entries(SELECTED)) {
+    const selected_repository_ids = ids.slice(0, count)
+    await call(url, 'PUT', `${collection}/${name}`, {
+      ...body,
+      visibility: 'selected',
+      selected_repository_ids
+    })
+  }
+  return ids
+}
+
+export function selectionPath(name: SelectedSecret): string {
+  return `/orgs/${ORGANIZATION}/codespaces/secrets/${name}/repositories`
 }
 
 export interface Attached {

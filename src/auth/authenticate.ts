@@ -55,17 +55,17 @@ export class Authenticator {
 
   /**
    * @param authorization the header as it came
-   * @param address where the request came from
+   * @param address where the request came from; undefined for the unix socket
    * @throws Unauthenticated without credentials, or with invalid ones
    * @throws TooManyFailedLogins instead, when too many from this address were invalid
    */
-  async authenticate(authorization: string | undefined, address: string): Promise<Actor> {
+  async authenticate(authorization: string | undefined, address: string | undefined): Promise<Actor> {
     const token = readAuthorization(authorization)
     if (token === undefined) throw new Unauthenticated(false)
     const actor = isWellFormedToken(token) ? await this.#find(hashToken(token)) : undefined
     if (actor) return actor
     this.#events.onFailure()
-    const retryAfterSeconds = this.#failedLogins.record(address)
+    const retryAfterSeconds = await this.#failedLogins.record(address)
     throw retryAfterSeconds ? new TooManyFailedLogins(retryAfterSeconds) : new Unauthenticated(true)
   }
 

@@ -1,4 +1,9 @@
 import { RefusedToStart } from '../errors.ts'
+import { VERSION } from '../version.ts'
+import { describeRefusal, shortOf } from './api-errors.ts'
+import { noAnswerOf } from './no-answer.ts'
+import type { Patience } from './patience.ts'
+import { isRateLimited, rateLimitMs } from './rate-limit.ts'
 import { CommandFailed } from './terminal.ts'
 
 const TIMEOUT_MS = 30_000
@@ -11,36 +16,95 @@ export interface ApiRequest {
   notFound?: string
 }
 
-/** GitHub's form of an error. */
-interface ErrorBody {
-  message?: unknown
-  errors?: unknown
-}
-
 /** Where a server is, and in whose name it is asked. */
-export interface ApiClient {
+export interface Server {
   url: string
   token: string
 }
 
+export interface ApiClient extends Server {
+  /** what should answer at the URL, as in "no … answers" */
+  expected: string
+  remedies: Remedies
+  /** without: one try */
+  patience?: Patience
+}
+
+export interface Remedies {
+  /** nothing answers at the URL */
+  unreachable: string
+  /** something else answers */
+  wrongUrl: string
+  /** the token is not valid */
+  token: string
+}
+
+export interface Answer {
+  status: number
+  headers: Headers
+  /** what the JSON says, {} for an empty body; undefined: it is no JSON */
+  body: unknown
+  /** an attempt before this one may have been carried out */
+  maybeDone: boolean
+}
+
+/** The server understood, and said no. */
+export class RefusedByServer extends RefusedToStart {
+  readonly answered: number
+
+  constructor(message: string, answered: number) {
+    super(message)
+    this.answered = answered
+  }
+}
+
+/** The server failed, or asks to come back later than there was patience for. */
+export class FailedByServer extends CommandFailed {
+  readonly answered: number
+
+  constructor(message: string, answered: number) {
+    super(message)
+    this.answered = answered
+  }
+}
+
 /**
- * Asks a Coffer server, and gives what it answered.
+ * Asks a server, and gives what it answered.
  *
  * @throws RefusedToStart for an answer of class 3xx or 4xx, with all that the server says about it
  * @throws CommandFailed when there is no answer, or the server failed
  */
 export async function ask<T>(client: ApiClient, request: ApiRequest): Promise<T> {
-  const response = await send(client, request)
-  const body = await readBody(client, response)
-  if (response.ok) return body as T
-  // Followed, a redirect would act on a repository of another name than the one that was typed.
-  if (response.status < 400) {
-    throw new RefusedToStart(
-      `${request.path} has moved (${response.status}): it was renamed. Use its present name.`
+  return requireSuccess(client, request, await exchange(client, request)).body as T
+}
+
+/** An answer, whatever its status; throws `NoAnswer`. */
+export async function exchange(client: ApiClient, request: ApiRequest): Promise<Answer> {
+  const { patience } = client
+  return patience ? await patience.through(() => send(client, request)) : await send(client, request)
+}
+
+/** Gives the answer back when it is a success of the API, and throws as `ask` does otherwise. */
+export function requireSuccess(client: ApiClient, request: ApiRequest, answer: Answer): Answer {
+  const { status, headers, body } = answer
+  if (status >= 300 && status < 400)
+    throw new RefusedByServer(describeRedirect(client, request, answer), status)
+  if (body === undefined && status < 500) {
+    const type = headers.get('content-type')?.split(';')[0]
+    throw new CommandFailed(
+      `What answers at ${client.url} is no ${client.expected} (${[`status ${status}`, type].filter(Boolean).join(', ')}). ` +
+        client.remedies.wrongUrl
     )
   }
-  const text = describe(request, response.status, body as ErrorBody)
-  throw response.status < 500 ? new RefusedToStart(text) : new CommandFailed(text)
+  if (status < 300) return answer
+  const details = [
+    ...(status === 401 ? [client.remedies.token] : []),
+    ...(status === 404 && request.notFound ? [request.notFound] : []),
+    ...(isRateLimited(answer) ? [waitingAdvice(client, answer)] : [])
+  ]
+  const text = describeRefusal(request, answer, { token: client.token, details })
+  if (status >= 500 || isRateLimited(answer)) throw new FailedByServer(text, status)
+  throw new RefusedByServer(text, status)
 }
 
 /** A part of a path, whatever is in it. */
@@ -48,66 +112,51 @@ export function segment(text: string): string {
   return encodeURIComponent(text)
 }
 
-async function send({ url, token }: ApiClient, { method, path, body }: ApiRequest): Promise<Response> {
+async function send(client: ApiClient, { method, path, body }: ApiRequest): Promise<Answer> {
   try {
-    return await fetch(url + path, {
+    const response = await fetch(client.url + path, {
       method,
       headers: {
         accept: 'application/vnd.github+json',
-        authorization: `Bearer ${token}`,
+        authorization: `Bearer ${client.token}`,
+        'user-agent': `coffer/${VERSION}`,
         ...(body && { 'content-type': 'application/json' })
       },
       ...(body && { body: JSON.stringify(body) }),
       redirect: 'manual',
       signal: AbortSignal.timeout(TIMEOUT_MS)
     })
+    const { status, headers } = response
+    return { status, headers, body: parseBody(await response.text()), maybeDone: false }
   } catch (error) {
-    throw new CommandFailed(`No Coffer server answers at ${url} (${reasonOf(error)}). ${remedyFor(error)}`)
+    throw noAnswerOf(client, error, TIMEOUT_MS)
   }
 }
 
-function codeOf(error: unknown): string | undefined {
-  const { cause } = error as { cause?: { code?: unknown } }
-  return typeof cause?.code === 'string' ? cause.code : undefined
-}
-
-function reasonOf(error: unknown): string {
-  if (error instanceof Error && error.name === 'TimeoutError')
-    return `nothing in ${TIMEOUT_MS / 1000} seconds`
-  return codeOf(error) ?? 'no connection'
-}
-
-function remedyFor(error: unknown): string {
-  const code = codeOf(error)
-  if (code !== undefined && /CERT|SIGNATURE|ISSUER/.test(code)) {
-    return 'Its certificate is not trusted: set NODE_EXTRA_CA_CERTS to the file of its authority.'
-  }
-  return 'Set COFFER_URL to where the server is; --offline works on the database while no server runs.'
-}
-
-async function readBody({ url }: ApiClient, response: Response): Promise<unknown> {
-  const text = await response.text()
+function parseBody(text: string): unknown {
   if (text === '') return {}
   try {
-    return JSON.parse(text)
+    return JSON.parse(text) as unknown
   } catch {
-    throw new CommandFailed(
-      `What answers at ${url} is no Coffer server (status ${response.status}). Set COFFER_URL.`
-    )
+    return undefined
   }
 }
 
-function describe(
-  { method, path, notFound }: ApiRequest,
-  status: number,
-  { message, errors }: ErrorBody
+/** Followed, a redirect would act on a repository of another name than the one that was typed, or elsewhere. */
+function describeRedirect(
+  { url, remedies }: ApiClient,
+  { path }: ApiRequest,
+  { status, headers }: Answer
 ): string {
-  const details = (Array.isArray(errors) ? errors : [])
-    .map((error: { message?: unknown }) => error?.message)
-    .filter((detail) => typeof detail === 'string')
-  if (status === 401)
-    details.push('Set COFFER_TOKEN, or COFFER_TOKEN_FILE, to a valid token of an administrator.')
-  if (status === 404 && notFound) details.push(notFound)
-  const said = typeof message === 'string' ? message : 'no message'
-  return [`${said} (${status}, ${method} ${path})`, ...details.map((detail) => `  ${detail}`)].join('\n')
+  const location = headers.get('location')
+  const target = location && URL.canParse(location, url) ? new URL(location, url) : undefined
+  if (!target || /\/repositories\/[0-9]+(\/|$)/.test(target.pathname)) {
+    return `${path} has moved (${status}): it was renamed. Use its present name.`
+  }
+  return `${url} leads to ${shortOf(target.origin)} (${status}), which is not followed. ${remedies.wrongUrl}`
+}
+
+function waitingAdvice({ patience }: ApiClient, answer: Answer): string {
+  const seconds = Math.ceil(rateLimitMs(answer, Date.now()) / 1000)
+  return `The server asks to wait ${seconds} s. Run it again then${patience ? ', or with a longer --max-wait' : ''}.`
 }

@@ -31,12 +31,22 @@ export function explain(error: unknown): string {
   return `coffer: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`
 }
 
+/** A reader that has enough, as `head` has, is no failure. */
+function tolerateClosedReader(): void {
+  if (process.stdout.listenerCount('error') > 0) return
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error
+  })
+}
+
 export function printJson(value: unknown): void {
+  tolerateClosedReader()
   process.stdout.write(`${JSON.stringify(value, null, 2)}\n`)
 }
 
 /** Columns wide enough for what is in them. */
 export function printTable(header: readonly string[], rows: readonly (readonly string[])[]): void {
+  tolerateClosedReader()
   const widths = header.map((title, column) =>
     Math.max(title.length, ...rows.map((row) => (row[column] ?? '').length))
   )

@@ -34,6 +34,7 @@ export function openApiOptions(version: string): FastifyDynamicSwaggerOptions {
         ...siblings(),
         { name: 'directory', description: 'Accounts, repositories and collaborators' },
         { name: 'administration', description: 'For site administrators' },
+        { name: 'graphql', description: "As much of GitHub's GraphQL API as clients of secrets ask for" },
         { name: 'meta', description: 'The server itself' }
       ],
       components: {

@@ -133,11 +133,13 @@ export interface RepositoryFilter {
   /** undefined: wherever the actor has a role */
   ownerId?: number
   visibility?: 'public' | 'private'
+  /** by id, ascending, when absent and between equals */
+  order?: { by: 'name_key' | 'created_at' | 'updated_at'; descending: boolean } | undefined
   limit: number
   offset: number
 }
 
-/** Visible repositories by id, with the full count. */
+/** Visible repositories in order, with the full count. */
 export async function listRepositories(
   db: Kysely<Database>,
   sight: Sight,
@@ -152,7 +154,9 @@ export async function listRepositories(
       : query.where('r.owner_id', '=', ownerId)
   if (visibility) query = query.where('r.private', '=', visibility === 'private')
   const { total } = await query.select((eb) => eb.fn.countAll<number>().as('total')).executeTakeFirstOrThrow()
-  const repositories = await query
+  const { order } = filter
+  const ordered = order ? query.orderBy(`r.${order.by}`, order.descending ? 'desc' : 'asc') : query
+  const repositories = await ordered
     .select(repositoryFacts(actorId))
     .orderBy('r.id')
     .limit(filter.limit)

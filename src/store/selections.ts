@@ -9,13 +9,18 @@ import {
 import type { Page } from './secrets.ts'
 import type { Database } from './tables.ts'
 
+/** Writes only what differs, since most of a long selection tends to stay. */
 export async function replaceSelection(
   tx: Transaction<Database>,
   secretId: number,
   repositoryIds: readonly number[]
 ): Promise<void> {
-  await tx.deleteFrom('secret_repositories').where('secret_id', '=', secretId).execute()
-  await addToSelection(tx, secretId, repositoryIds)
+  await tx
+    .deleteFrom('secret_repositories')
+    .where('secret_id', '=', secretId)
+    .where('repository_id', '!=', sql<number>`all(${repositoryIds}::bigint[])`)
+    .execute()
+  if (repositoryIds.length > 0) await addToSelection(tx, secretId, repositoryIds)
 }
 
 export async function addToSelection(
@@ -24,7 +29,10 @@ export async function addToSelection(
   repositoryIds: readonly number[]
 ): Promise<void> {
   await sql`insert into secret_repositories (secret_id, repository_id)
-    select ${secretId}::bigint, id from repositories where id = any(${repositoryIds}::bigint[]) for key share
+    select ${secretId}::bigint, r.id from repositories r
+    where r.id = any(${repositoryIds}::bigint[]) and not exists (
+      select 1 from secret_repositories sr where sr.secret_id = ${secretId}::bigint and sr.repository_id = r.id)
+    for key share of r
     on conflict do nothing`.execute(tx)
 }
 
@@ -51,23 +59,29 @@ export async function listSelectedIds(db: Kysely<Database>, secretId: number): P
   return rows.map(({ repository_id }) => repository_id)
 }
 
-/** Selected repositories that are visible, by id, with their full count. */
+const COUNT = sql<number>`count(*)`.as('total')
+
+/**
+ * Selected repositories that are visible, by id, with their full count. Who is known to see all of them is spared
+ * asking for each: the count is the index's then, and the page costs the same however many are selected.
+ */
 export async function listSelection(
   db: Kysely<Database>,
   sight: Sight,
   secretId: number,
-  page: Page
+  page: Page & { allVisible: boolean }
 ): Promise<{ total: number; repositories: RepositoryFacts[] }> {
-  const selected = repositoriesSeenBy(db, sight.actorId)
+  let selected = repositoriesSeenBy(db, sight.actorId)
     .innerJoin('secret_repositories as sr', 'sr.repository_id', 'r.id')
     .where('sr.secret_id', '=', secretId)
-    .where(isVisible(sight))
-  const { total } = await selected
-    .select((eb) => eb.fn.countAll<number>().as('total'))
-    .executeTakeFirstOrThrow()
+  if (!page.allVisible) selected = selected.where(isVisible(sight))
+  const counted = page.allVisible
+    ? db.selectFrom('secret_repositories').where('secret_id', '=', secretId).select(COUNT)
+    : selected.select(COUNT)
+  const { total } = await counted.executeTakeFirstOrThrow()
   const repositories = await selected
     .select(repositoryFacts(sight.actorId))
-    .orderBy('r.id')
+    .orderBy('sr.repository_id')
     .limit(page.limit)
     .offset(page.offset)
     .execute()

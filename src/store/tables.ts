@@ -20,6 +20,7 @@ export interface Database {
   secrets: SecretsTable
   secret_repositories: SecretRepositoriesTable
   audit_events: AuditEventsTable
+  rate_limits: RateLimitsTable
 }
 
 export type RepositoryRole = 'read' | 'triage' | 'write' | 'maintain' | 'admin'
@@ -182,4 +183,13 @@ export interface AuditEventsTable {
   request_id: string | null
   occurred_at: Date
   canonical: Buffer
+}
+
+export interface RateLimitsTable {
+  subject: string
+  resource: string
+  used: number
+  /** whether the last request that was counted found the limit reached */
+  refused: boolean
+  resets_at: Date
 }

@@ -1,7 +1,12 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { FastifyInstance } from 'fastify'
+import { sql } from 'kysely'
 import t from 'tap'
 import { FailedLogins } from '../../src/auth/failed-logins.ts'
 import { makeToken } from '../../src/auth/token.ts'
-import { startTestServer, type TestServer } from '../helper.ts'
+import { DatabaseWindows } from '../../src/auth/windows.ts'
+import { openDatabase } from '../../src/store/database.ts'
+import { createTestDatabase, startSecondNode, startTestServer, type TestServer } from '../helper.ts'
 
 const ALLOWED = 30
 
@@ -98,10 +103,85 @@ t.test('behind a trusted proxy the address is the last one that it did not add i
   )
 })
 
-t.test('the count begins anew after a minute', async (t) => {
-  const failed = new FailedLogins()
-  for (let index = 0; index < ALLOWED; index += 1) t.equal(failed.record('a'), undefined)
-  const seconds = failed.record('a')
-  t.ok(seconds !== undefined && seconds > 55 && seconds <= 60)
-  t.equal(failed.record('b'), undefined)
+t.test('the count of an address begins anew when its window is over', async (t) => {
+  const failed = new FailedLogins(undefined, 40)
+  for (let index = 0; index < ALLOWED; index += 1) t.equal(await failed.record('10.0.0.1'), undefined)
+  t.equal(await failed.record('10.0.0.1'), 1)
+  t.equal(await failed.record('10.0.0.2'), undefined, 'another address')
+  await sleep(60)
+  t.equal(await failed.record('10.0.0.1'), undefined)
+})
+
+t.test('an IPv6 network of 64 bits counts as one address', async (t) => {
+  const server = await startTestServer(t, { logLevel: 'warn' })
+  const statuses: number[] = []
+  for (let index = 0; index < ALLOWED + 1; index += 1) {
+    statuses.push((await ask(server, makeToken('classic'), `2001:db8:1:2::${index.toString(16)}`)).statusCode)
+  }
+  t.same(statuses, [...times(ALLOWED, 401), 403])
+  t.equal((await ask(server, 'garbage', '2001:db8:1:3::1')).statusCode, 401, 'the network beside it')
+})
+
+t.test('two servers share the count, and neither locks out a valid token', async (t) => {
+  const server = await startTestServer(t, { logLevel: 'warn' })
+  const mona = await server.createUser('mona')
+  const token = await server.createToken(mona, { scopes: ['codespace'] })
+  const second = await startSecondNode(t, server)
+  const nodes = [server.app, second]
+  const send = async (app: FastifyInstance, credentials: string, remoteAddress = '10.0.0.1') =>
+    await app.inject({ url: '/user', remoteAddress, headers: { authorization: `token ${credentials}` } })
+
+  const answers = await Promise.all(
+    Array.from({ length: ALLOWED }, (_, index) => send(nodes[index % 2]!, makeToken('classic')))
+  )
+  t.same(
+    answers.map(({ statusCode }) => statusCode),
+    times(ALLOWED, 401)
+  )
+  for (const app of nodes) {
+    const refused = await send(app, 'garbage')
+    t.equal(refused.statusCode, 403)
+    t.match(refused.json().message, /login attempts exceeded/)
+    const seconds = Number(refused.headers['retry-after'])
+    t.ok(Number.isInteger(seconds) && seconds >= 1 && seconds <= 61, `retry-after: ${seconds}`)
+    t.equal((await send(app, token)).statusCode, 200, 'a valid token')
+    t.equal((await send(app, 'garbage', '10.0.0.2')).statusCode, 401, 'another address')
+  }
+})
+
+const sharedRows = (db: TestServer['db']) =>
+  sql<{ subject: string; used: number; xmin: string }>`
+    select subject, used, xmin::text from rate_limits where resource = 'failed-logins'`
+    .execute(db)
+    .then(({ rows }) => rows)
+
+t.test('who is over the limit writes no more', async (t) => {
+  const server = await startTestServer(t, { logLevel: 'warn' })
+  await guess(server, ALLOWED + 1, '10.0.0.1')
+  const before = await sharedRows(server.db)
+  t.match(before, [{ subject: 'address 10.0.0.1', used: ALLOWED }])
+  t.same(await guess(server, 20, '10.0.0.1'), times(20, 403))
+  t.same(await sharedRows(server.db), before)
+})
+
+t.test('a flood from many addresses is shared up to a bound, and counted here all the same', async (t) => {
+  const { db } = await createTestDatabase(t)
+  const failed = new FailedLogins(new DatabaseWindows(db))
+  const began = Math.floor(performance.now() / 1000)
+  const addresses = Array.from({ length: 400 }, (_, index) => `10.1.${index >> 8}.${index & 255}`)
+  await Promise.all(addresses.map((address) => failed.record(address)))
+  const seconds = Math.floor(performance.now() / 1000) - began + 1
+  const shared = (await sharedRows(db)).length
+  t.ok(shared >= 100 && shared <= 100 * seconds, `${shared} in ${seconds} s`)
+  const last = addresses.at(-1)!
+  for (let index = 1; index < ALLOWED; index += 1) t.equal(await failed.record(last), undefined)
+  t.type(await failed.record(last), 'number')
+})
+
+t.test('without its database a server counts for itself', async (t) => {
+  const db = openDatabase({ connection: 'postgres://127.0.0.1:1/none', poolSize: 1, prepare: true })
+  t.teardown(() => db.destroy())
+  const failed = new FailedLogins(new DatabaseWindows(db))
+  for (let index = 0; index < ALLOWED; index += 1) t.equal(await failed.record('10.0.0.1'), undefined)
+  t.type(await failed.record('10.0.0.1'), 'number')
 })

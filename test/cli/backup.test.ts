@@ -18,6 +18,7 @@ import {
 import { reveal } from '../../src/secrets/vault.ts'
 import { writeBackup } from '../../src/store/backup/dump.ts'
 import { verifyBackup } from '../../src/store/backup/load.ts'
+import { listKnownMigrations } from '../../src/store/migrations.ts'
 import type { Database } from '../../src/store/tables.ts'
 import { createTestDatabase, getAccount, SYSTEM, sealFor } from '../helper.ts'
 import {
@@ -32,6 +33,7 @@ import {
 
 const MARKER = 'marker-of-a-value'
 const SECRETS = '/user/codespaces/secrets'
+const KNOWN_MIGRATIONS = await listKnownMigrations()
 const WRITERS = 3
 const NAMES_PER_WRITER = 4
 const TABLES = [
@@ -41,6 +43,7 @@ const TABLES = [
   'repositories',
   'repository_redirects',
   'collaborators',
+  'deployment_environments',
   'tokens',
   'token_repositories',
   'key_generations',
@@ -179,7 +182,7 @@ t.test('a backup beside a server under load is one moment, and brings everything
   t.match(JSON.parse(toStdout.stdout), {
     file: piped,
     instance: String,
-    migrations: ['0001-initial'],
+    migrations: KNOWN_MIGRATIONS,
     master_keys: [fingerprint],
     rows: { accounts: 1, secrets: WRITERS * NAMES_PER_WRITER }
   })
@@ -326,7 +329,7 @@ t.test('a file that is damaged, altered or foreign is refused, and nothing is ch
   }
   const cut = text.lastIndexOf('-- end of backup')
 
-  const migrations = '["0001-initial"]'
+  const migrations = JSON.stringify(KNOWN_MIGRATIONS)
   const bad: [string, Buffer | string, RegExp][] = [
     ['empty', '', /unzip|ends too early/],
     ['foreign', 'SELECT 1;\n', /does not unzip/],
@@ -354,7 +357,7 @@ t.test('a file that is damaged, altered or foreign is refused, and nothing is ch
     ['a later format', trailed(text.replace('{"format":1,', '{"format":2,')), /its format is 2/],
     [
       'a later schema',
-      trailed(text.replace(migrations, '["0001-initial","9999-x"]')),
+      trailed(text.replace(migrations, JSON.stringify([...KNOWN_MIGRATIONS, '9999-x']))),
       /does not know.*newer/
     ],
     ['the schema of a fork', trailed(text.replace(migrations, '["0001-other"]')), /does not know/]

@@ -34,12 +34,17 @@ export interface Finished {
   stderr: string
 }
 
-function start(command: readonly string[], folder: string, variables: Variables): ChildProcess {
+function start(
+  command: readonly string[],
+  folder: string,
+  variables: Variables,
+  stdin: 'ignore' | 'pipe' = 'ignore'
+): ChildProcess {
   const [file, ...args] = command
   return spawn(file!, args, {
     cwd: folder,
     env: { PATH: process.env.PATH, HOME: folder, ...variables },
-    stdio: ['ignore', 'pipe', 'pipe']
+    stdio: [stdin, 'pipe', 'pipe']
   })
 }
 
@@ -47,9 +52,11 @@ function start(command: readonly string[], folder: string, variables: Variables)
 export async function run(
   command: readonly string[],
   folder: string,
-  variables: Variables = {}
+  variables: Variables = {},
+  input?: string | Uint8Array
 ): Promise<Finished> {
-  const child = start(command, folder, variables)
+  const child = start(command, folder, variables, input === undefined ? 'ignore' : 'pipe')
+  child.stdin?.end(input)
   let stdout = ''
   let stderr = ''
   child.stdout!.on('data', (piece) => (stdout += piece))
@@ -58,8 +65,13 @@ export async function run(
   return { code, stdout, stderr }
 }
 
-export async function coffer(folder: string, args: readonly string[], variables: Variables = {}) {
-  return await run([process.execPath, BIN, ...args], folder, variables)
+export async function coffer(
+  folder: string,
+  args: readonly string[],
+  variables: Variables = {},
+  input?: string | Uint8Array
+) {
+  return await run([process.execPath, BIN, ...args], folder, variables, input)
 }
 
 export interface Server {

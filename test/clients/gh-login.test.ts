@@ -4,12 +4,11 @@ import { createServer } from 'node:http'
 import { type AddressInfo, connect } from 'node:net'
 import path from 'node:path'
 import t, { type Test } from 'tap'
-import { type Program, testWith } from '../installed.ts'
-import { type GhOptions, gh, overTls, startForGh, type Way } from './gh.ts'
+import { testWith } from '../installed.ts'
+import { type GhOptions, git, overTls, startForGh, WAYS, type Way } from './gh.ts'
 
 // How gh finds the server and the token: a login that it keeps, variables, and the remote of a git checkout.
 
-const git: Program = { file: 'git', probe: ['--version'], package: 'git' }
 const SECRETS = '/api/v3/user/codespaces/secrets?per_page=100'
 
 /** Leads every tunnel to one port, whatever the name, as the name service of a network would. */
@@ -54,10 +53,7 @@ async function prepare(t: Test, way: Way) {
   }
 }
 
-for (const [way, programs] of [
-  ['socket', gh],
-  ['tls', overTls]
-] as const) {
+for (const [way, programs] of WAYS) {
   await testWith(t, programs, `${way}: gh logs in, keeps the token, and logs out`, async (t) => {
     const { ask, succeed, requests, folder, name, token, narrow } = await prepare(t, way)
     const login = ['auth', 'login', '--hostname', name, '--with-token']
@@ -101,40 +97,35 @@ for (const [way, programs] of [
     t.same(requests(), [], 'nothing is asked without a token')
   })
 
-  await testWith(
-    t,
-    [...[programs].flat(), git],
-    `${way}: gh takes the repository from a checkout`,
-    async (t) => {
-      const { server, ask, succeed, requests, folder, name, env, token } = await prepare(t, way)
-      const checkout = path.join(folder, 'checkout')
-      await mkdir(checkout)
-      const run = (...args: string[]) =>
-        execFileSync('git', args, { cwd: checkout, env: { HOME: folder, PATH: process.env.PATH ?? '' } })
-      run('init', '--quiet')
-      run('remote', 'add', 'origin', `https://${name}/mona/web.git`)
-      const here = { cwd: checkout, as: token, env: { ...env, GH_HOST: name } }
-      const secrets = '/api/v3/repos/mona/web/codespaces/secrets'
+  await testWith(t, [...programs, git], `${way}: gh takes the repository from a checkout`, async (t) => {
+    const { server, ask, succeed, requests, folder, name, env, token } = await prepare(t, way)
+    const checkout = path.join(folder, 'checkout')
+    await mkdir(checkout)
+    const run = (...args: string[]) =>
+      execFileSync(git.file, args, { cwd: checkout, env: { HOME: folder, PATH: process.env.PATH ?? '' } })
+    run('init', '--quiet')
+    run('remote', 'add', 'origin', `https://${name}/mona/web.git`)
+    const here = { cwd: checkout, as: token, env: { ...env, GH_HOST: name } }
+    const secrets = '/api/v3/repos/mona/web/codespaces/secrets'
 
-      t.equal(await succeed(['secret', 'set', 'DB_URL', '-a', 'codespaces', '-b', 'x'], here), '')
-      t.same(requests(), [`GET ${secrets}/public-key`, `PUT ${secrets}/DB_URL`])
-      t.match(await succeed(['secret', 'list', '-a', 'codespaces'], here), /^DB_URL\t/)
-      t.equal(await succeed(['secret', 'delete', 'DB_URL', '-a', 'codespaces'], here), '')
-      t.same(await server.db.selectFrom('secrets').select('name').execute(), [])
+    t.equal(await succeed(['secret', 'set', 'DB_URL', '-a', 'codespaces', '-b', 'x'], here), '')
+    t.same(requests(), [`GET ${secrets}/public-key`, `PUT ${secrets}/DB_URL`])
+    t.match(await succeed(['secret', 'list', '-a', 'codespaces'], here), /^DB_URL\t/)
+    t.equal(await succeed(['secret', 'delete', 'DB_URL', '-a', 'codespaces'], here), '')
+    t.same(await server.db.selectFrom('secrets').select('name').execute(), [])
 
-      run('remote', 'set-url', 'origin', 'https://elsewhere.test/mona/web.git')
-      requests()
-      t.match(await ask(['secret', 'list'], here), {
-        code: 1,
-        stderr: /^none of the git remotes configured for this repository correspond to the GH_HOST/
-      })
-      t.match(await ask(['secret', 'list'], { ...here, cwd: folder }), {
-        code: 1,
-        stderr: /not a git repository/
-      })
-      t.same(requests(), [])
-    }
-  )
+    run('remote', 'set-url', 'origin', 'https://elsewhere.test/mona/web.git')
+    requests()
+    t.match(await ask(['secret', 'list'], here), {
+      code: 1,
+      stderr: /^none of the git remotes configured for this repository correspond to the GH_HOST/
+    })
+    t.match(await ask(['secret', 'list'], { ...here, cwd: folder }), {
+      code: 1,
+      stderr: /not a git repository/
+    })
+    t.same(requests(), [])
+  })
 }
 
 await testWith(t, overTls, 'gh with its token in variables, right and wrong', async (t) => {

@@ -2,7 +2,7 @@ import { writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import t, { type Test } from 'tap'
 import { testWith } from '../installed.ts'
-import { type GhOptions, gh, overTls, startForGh, terminal, type Way } from './gh.ts'
+import { type GhOptions, gh, overTls, startForGh, terminal, WAYS, type Way } from './gh.ts'
 
 // An organization's secrets through gh, with what gh asks the server for each command.
 
@@ -28,11 +28,7 @@ async function prepare(t: Test, way: Way) {
     ask: (args: readonly string[], options: GhOptions = {}) => client.run(args, { ...as, ...options }),
     succeed: (args: readonly string[], options: GhOptions = {}) =>
       client.succeed(args, { ...as, ...options }),
-    see: async (args: readonly string[]) => {
-      const { code, stdout } = await client.show(args, as)
-      t.equal(code, 0, `gh ${args.join(' ')} ${stdout}`)
-      return stdout.replaceAll('\r', '')
-    },
+    see: (args: readonly string[]) => client.show(args, as),
     stored: async (name: string) => (await server.reveal('organization', acme.uid, name))?.toString(),
     /** names and visibilities, as the API shows them */
     listed: async () => {
@@ -48,82 +44,89 @@ async function prepare(t: Test, way: Way) {
   }
 }
 
-for (const [way, programs] of [
-  ['socket', [gh, terminal]],
-  ['tls', [...overTls, terminal]]
-] as const) {
-  await testWith(t, programs, `${way}: gh sets an organization secret for whom it says`, async (t) => {
-    const { succeed, see, requests, stored, listed, selected } = await prepare(t, way)
-    const set = (name: string, ...rest: string[]) => ['secret', 'set', name, ...ACME, '--body', ...rest]
-    const asked = [`GET ${SECRETS}/public-key`, `PUT ${SECRETS}/TOKEN`]
+for (const [way, programs] of WAYS) {
+  await testWith(
+    t,
+    [...programs, terminal],
+    `${way}: gh sets an organization secret for whom it says`,
+    async (t) => {
+      const { succeed, see, requests, stored, listed, selected } = await prepare(t, way)
+      const set = (name: string, ...rest: string[]) => ['secret', 'set', name, ...ACME, '--body', ...rest]
+      const asked = [`GET ${SECRETS}/public-key`, `PUT ${SECRETS}/TOKEN`]
 
-    t.equal(await succeed(set('TOKEN', 'one', '--visibility', 'all')), '')
-    t.same(requests(), asked)
-    t.same(await listed(), ['TOKEN all'])
-    t.equal(await succeed(set('TOKEN', 'two', '--visibility', 'private')), '')
-    t.same(await listed(), ['TOKEN private'])
-    requests()
+      t.equal(await succeed(set('TOKEN', 'one', '--visibility', 'all')), '')
+      t.same(requests(), asked)
+      t.same(await listed(), ['TOKEN all'])
+      t.equal(await succeed(set('TOKEN', 'two', '--visibility', 'private')), '')
+      t.same(await listed(), ['TOKEN private'])
+      requests()
 
-    t.equal(await succeed(set('TOKEN', 'three', '--repos', 'web,acme/api')), '')
-    t.same(requests(), [asked[0], 'POST /api/graphql', asked[1]])
-    t.same(await listed(), ['TOKEN selected'])
-    t.same(await selected('TOKEN'), ['web', 'api'])
-    t.equal(await succeed(set('TOKEN', 'four', '--repos', 'api', '--visibility', 'selected')), '')
-    t.same(await selected('TOKEN'), ['api'])
-    t.equal(await stored('TOKEN'), 'four')
+      t.equal(await succeed(set('TOKEN', 'three', '--repos', 'web,acme/api')), '')
+      t.same(requests(), [asked[0], 'POST /api/graphql', asked[1]])
+      t.same(await listed(), ['TOKEN selected'])
+      t.same(await selected('TOKEN'), ['web', 'api'])
+      t.equal(await succeed(set('TOKEN', 'four', '--repos', 'api', '--visibility', 'selected')), '')
+      t.same(await selected('TOKEN'), ['api'])
+      t.equal(await stored('TOKEN'), 'four')
 
-    t.equal(await see(set('TOKEN', 'five')), '✓ Set Codespaces secret TOKEN for acme\n')
-    t.same(await listed(), ['TOKEN private'], 'which gh takes when nothing is said')
-    t.equal(await stored('TOKEN'), 'five')
-  })
-
-  await testWith(t, programs, `${way}: gh lists and deletes organization secrets`, async (t) => {
-    const { ask, succeed, see, requests, listed, host } = await prepare(t, way)
-    for (const [name, ...flags] of [
-      ['everyone', '--visibility', 'all'],
-      ['private', '--visibility', 'private'],
-      ['some', '--repos', 'web,api']
-    ] as const) {
-      await succeed(['secret', 'set', name, ...ACME, '-b', 'x', ...flags])
+      t.equal(await see(set('TOKEN', 'five')), '✓ Set Codespaces secret TOKEN for acme\n')
+      t.same(await listed(), ['TOKEN private'], 'which gh takes when nothing is said')
+      t.equal(await stored('TOKEN'), 'five')
     }
-    requests()
-    const lines = (await succeed(['secret', 'list', ...ACME])).trimEnd().split('\n')
-    t.same(requests(), [`GET ${SECRETS}?per_page=100`])
-    t.same(
-      lines.map((line) => line.split('\t').toSpliced(1, 1)),
-      [
-        ['EVERYONE', 'ALL'],
-        ['PRIVATE', 'PRIVATE'],
-        ['SOME', 'SELECTED']
-      ]
-    )
-    for (const line of lines) t.match(line, /^\w+\t\d{4}-\d\d-\d\d\t\w+$/)
+  )
 
-    const shown = await see(['secret', 'list', ...ACME])
-    t.same(requests(), [`GET ${SECRETS}?per_page=100`, `GET ${SECRETS}/SOME/repositories`])
-    t.same(
-      shown.split('\n').map((line) => line.replace(/Updated \S+/, 'Updated').replaceAll(/ +/g, ' ')),
-      [
-        'EVERYONE Updated Visible to all repositories',
-        'PRIVATE Updated Visible to private repositories',
-        'SOME Updated Visible to 2 selected repositories',
-        ''
-      ]
-    )
+  await testWith(
+    t,
+    [...programs, terminal],
+    `${way}: gh lists and deletes organization secrets`,
+    async (t) => {
+      const { ask, succeed, see, requests, listed, host } = await prepare(t, way)
+      for (const [name, ...flags] of [
+        ['everyone', '--visibility', 'all'],
+        ['private', '--visibility', 'private'],
+        ['some', '--repos', 'web,api']
+      ] as const) {
+        await succeed(['secret', 'set', name, ...ACME, '-b', 'x', ...flags])
+      }
+      requests()
+      const lines = (await succeed(['secret', 'list', ...ACME])).trimEnd().split('\n')
+      t.same(requests(), [`GET ${SECRETS}?per_page=100`])
+      t.same(
+        lines.map((line) => line.split('\t').toSpliced(1, 1)),
+        [
+          ['EVERYONE', 'ALL'],
+          ['PRIVATE', 'PRIVATE'],
+          ['SOME', 'SELECTED']
+        ]
+      )
+      for (const line of lines) t.match(line, /^\w+\t\d{4}-\d\d-\d\d\t\w+$/)
 
-    t.equal(await succeed(['secret', 'delete', 'some', ...ACME]), '')
-    t.same(requests(), [`DELETE ${SECRETS}/some`])
-    t.equal(
-      await see(['secret', 'delete', 'private', ...ACME]),
-      '✓ Deleted Codespaces secret private from acme\n'
-    )
-    t.same(await listed(), ['EVERYONE all'])
-    t.same(await ask(['secret', 'delete', 'SOME', ...ACME]), {
-      code: 1,
-      stdout: '',
-      stderr: `failed to delete secret SOME: HTTP 404: Not Found (https://${host}${SECRETS}/SOME)\n`
-    })
-  })
+      const shown = await see(['secret', 'list', ...ACME])
+      t.same(requests(), [`GET ${SECRETS}?per_page=100`, `GET ${SECRETS}/SOME/repositories`])
+      t.same(
+        shown.split('\n').map((line) => line.replace(/Updated \S+/, 'Updated').replaceAll(/ +/g, ' ')),
+        [
+          'EVERYONE Updated Visible to all repositories',
+          'PRIVATE Updated Visible to private repositories',
+          'SOME Updated Visible to 2 selected repositories',
+          ''
+        ]
+      )
+
+      t.equal(await succeed(['secret', 'delete', 'some', ...ACME]), '')
+      t.same(requests(), [`DELETE ${SECRETS}/some`])
+      t.equal(
+        await see(['secret', 'delete', 'private', ...ACME]),
+        '✓ Deleted Codespaces secret private from acme\n'
+      )
+      t.same(await listed(), ['EVERYONE all'])
+      t.same(await ask(['secret', 'delete', 'SOME', ...ACME]), {
+        code: 1,
+        stdout: '',
+        stderr: `failed to delete secret SOME: HTTP 404: Not Found (https://${host}${SECRETS}/SOME)\n`
+      })
+    }
+  )
 }
 
 await testWith(t, overTls, 'gh seals without storing, and sets a file of a hundred', async (t) => {

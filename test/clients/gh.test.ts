@@ -1,98 +1,15 @@
-import { spawn } from 'node:child_process'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { createServer } from 'node:http'
-import os from 'node:os'
+import { writeFile } from 'node:fs/promises'
 import path from 'node:path'
-import t, { type Test } from 'tap'
-import { startTestServer, type TestServer } from '../helper.ts'
-import { type Program, testWith } from '../installed.ts'
+import t from 'tap'
+import { testWith } from '../installed.ts'
+import { gh, MAX_SECRETS, prepare, terminal, WAYS } from './gh.ts'
 
-// GitHub's own command line, in plain HTTP over a unix socket, the only way in which it does without TLS.
+// GitHub's own command line, release 2.23 in Debian 12: the user's secrets and a repository's, each command in plain
+// HTTP over a unix socket and over TLS, with what it asks for.
 
-const gh: Program = { file: '/usr/bin/gh', probe: ['--version'], package: 'gh' }
 const REPO = ['--app', 'codespaces', '-R', 'localhost/mona/web']
-const MAX_SECRETS = 100
-
-interface Run {
-  code: number | null
-  stdout: string
-  stderr: string
-}
-
-/** Serves the routes on a socket in a folder that also is gh's configuration; gives the folder. */
-async function listenOnSocket(t: Test, { app, listen }: TestServer): Promise<string> {
-  const folder = await mkdtemp(path.join(os.tmpdir(), 'coffer-gh-'))
-  const socket = path.join(folder, 'coffer.sock')
-  const server = createServer((request, response) => app.routing(request, response))
-  await new Promise<void>((resolve) => server.listen(socket, resolve))
-  await listen()
-  await writeFile(path.join(folder, 'config.yml'), `http_unix_socket: ${JSON.stringify(socket)}\n`)
-  t.teardown(async () => {
-    const closed = new Promise((resolve) => server.close(resolve))
-    server.closeAllConnections()
-    await closed
-    await rm(folder, { recursive: true })
-  })
-  return folder
-}
-
-function run(folder: string, token: string, args: readonly string[], input: string): Promise<Run> {
-  const child = spawn(gh.file, args, {
-    cwd: folder,
-    env: {
-      HOME: folder,
-      PATH: process.env.PATH ?? '',
-      TZ: 'UTC',
-      GH_CONFIG_DIR: folder,
-      GH_HOST: 'localhost',
-      GH_ENTERPRISE_TOKEN: token,
-      GH_NO_UPDATE_NOTIFIER: '1',
-      NO_COLOR: '1'
-    }
-  })
-  return new Promise((resolve, reject) => {
-    const result: Run = { code: null, stdout: '', stderr: '' }
-    child.stdout.on('data', (piece) => {
-      result.stdout += piece
-    })
-    child.stderr.on('data', (piece) => {
-      result.stderr += piece
-    })
-    child.once('error', reject)
-    child.once('close', (code) => resolve({ ...result, code }))
-    child.stdin.end(input)
-  })
-}
-
-async function prepare(t: Test) {
-  const server = await startTestServer(t, { publicUrl: null, maxSecrets: MAX_SECRETS })
-  const mona = await server.createUser('mona')
-  const repositoryId = await server.createRepository(mona, 'web')
-  const token = await server.createToken(mona, { scopes: ['repo', 'codespace', 'read:org'] })
-  const folder = await listenOnSocket(t, server)
-  const { uid } = await server.db
-    .selectFrom('repositories')
-    .select('uid')
-    .where('id', '=', repositoryId)
-    .executeTakeFirstOrThrow()
-  const ask = (args: readonly string[], { as = token, input = '' } = {}) => run(folder, as, args, input)
-  return {
-    server,
-    mona,
-    repositoryId,
-    token,
-    folder,
-    ask,
-    succeed: async (args: readonly string[], options = {}) => {
-      const { code, stdout, stderr } = await ask(args, options)
-      t.equal(code, 0, `gh ${args.join(' ')} ${stderr}`)
-      t.equal(stderr, '')
-      return stdout
-    },
-    userValue: async (name: string) => (await server.reveal('user', mona.uid, name))?.toString(),
-    repoValue: async (name: string) => (await server.reveal('repository', uid, name))?.toString()
-  }
-}
+const OF_USER = '/api/v3/user/codespaces/secrets'
+const OF_REPO = '/api/v3/repos/mona/web/codespaces/secrets'
 
 /** The day as gh prints it; both, when midnight falls between. */
 function today(before: Date): RegExp {
@@ -100,47 +17,108 @@ function today(before: Date): RegExp {
   return new RegExp(days.join('|'))
 }
 
-await testWith(t, gh, 'gh sets, lists and deletes a user secret', async (t) => {
-  const { succeed, userValue } = await prepare(t)
-  const started = new Date()
-  t.equal(await succeed(['secret', 'list', '--user']), '')
-  t.equal(await succeed(['secret', 'set', 'hello', '--user', '--body', 'world']), '')
-  t.equal(await userValue('HELLO'), 'world')
-  await succeed(['secret', 'set', 'HELLO', '--user', '--body', 'second'])
-  t.equal(await userValue('HELLO'), 'second')
-  await succeed(['secret', 'set', 'FROM_STDIN', '--user'], { input: 'line 1\nline 2\n' })
-  t.match(await userValue('FROM_STDIN'), /^line 1\nline 2\n?$/)
+for (const [way, programs] of WAYS) {
+  const withTerminal = [...programs, terminal]
 
-  const lines = (await succeed(['secret', 'list', '--user'])).trimEnd().split('\n')
-  t.same(
-    lines.map((line) => line.split('\t').toSpliced(1, 1)),
-    [
-      ['FROM_STDIN', 'SELECTED'],
-      ['HELLO', 'SELECTED']
-    ]
-  )
-  for (const line of lines) t.match(line.split('\t')[1], today(started))
+  await testWith(t, withTerminal, `${way}: gh sets, lists and deletes a user secret`, async (t) => {
+    const { succeed, show, requests, userValue } = await prepare(t, way)
+    const started = new Date()
+    t.equal(await succeed(['secret', 'list', '--user']), '')
+    t.same(requests(), [`GET ${OF_USER}?per_page=100`])
+    t.equal(await succeed(['secret', 'set', 'hello', '--user', '--body', 'world']), '')
+    t.same(requests(), [`GET ${OF_USER}/public-key`, `PUT ${OF_USER}/hello`])
+    t.equal(await userValue('HELLO'), 'world')
+    await succeed(['secret', 'set', 'HELLO', '--user', '--body', 'second'])
+    t.equal(await userValue('HELLO'), 'second')
+    await succeed(['secret', 'set', 'FROM_STDIN', '--user'], { input: 'line 1\nline 2\n' })
+    t.match(await userValue('FROM_STDIN'), /^line 1\nline 2\n?$/)
+    requests()
+    t.equal(
+      await show(['secret', 'set', 'HELLO', '--user', '-b', 'third', '--repos', 'mona/web']),
+      '✓ Set Codespaces secret HELLO for your user\n'
+    )
+    t.same(requests(), [`GET ${OF_USER}/public-key`, 'POST /api/graphql', `PUT ${OF_USER}/HELLO`])
 
-  t.equal(await succeed(['secret', 'delete', 'HELLO', '--user']), '')
-  t.equal(await userValue('HELLO'), undefined)
-  t.match(await succeed(['secret', 'list', '--user']), /^FROM_STDIN\t[^\n]*\n$/)
-})
+    const lines = (await succeed(['secret', 'list', '--user'])).trimEnd().split('\n')
+    t.same(
+      lines.map((line) => line.split('\t').toSpliced(1, 1)),
+      [
+        ['FROM_STDIN', 'SELECTED'],
+        ['HELLO', 'SELECTED']
+      ]
+    )
+    for (const line of lines) t.match(line.split('\t')[1], today(started))
+    requests()
+    const table = (await show(['secret', 'list', '--user'])).trimEnd().split('\n')
+    t.match(table, [
+      /^FROM_STDIN {2}Updated .* Visible to 0 selected repositories$/,
+      /^HELLO {7}Updated .* Visible to 1 selected repository$/
+    ])
+    const [first, ...counted] = requests()
+    t.equal(first, `GET ${OF_USER}?per_page=100`)
+    t.same(counted.sort(), [`GET ${OF_USER}/FROM_STDIN/repositories`, `GET ${OF_USER}/HELLO/repositories`])
 
-await testWith(t, gh, 'gh sets, lists and deletes a repository secret', async (t) => {
-  const { ask, succeed, repoValue } = await prepare(t)
-  t.equal(await succeed(['secret', 'set', 'DB_URL', ...REPO, '-b', 'postgres://one']), '')
-  t.equal(await repoValue('DB_URL'), 'postgres://one')
-  t.match(await succeed(['secret', 'list', ...REPO]), /^DB_URL\t\d{4}-\d\d-\d\d\n$/)
-  t.equal(await succeed(['secret', 'delete', 'db_url', ...REPO]), '')
-  t.equal(await succeed(['secret', 'list', ...REPO]), '')
-  t.same(await ask(['secret', 'delete', 'DB_URL', ...REPO]), {
-    code: 1,
-    stdout: '',
-    stderr:
-      'failed to delete secret DB_URL: HTTP 404: Not Found ' +
-      '(https://localhost/api/v3/repos/mona/web/codespaces/secrets/DB_URL)\n'
+    t.equal(await succeed(['secret', 'delete', 'HELLO', '--user']), '')
+    t.same(requests(), [`DELETE ${OF_USER}/HELLO`])
+    t.equal(await userValue('HELLO'), undefined)
+    t.match(await succeed(['secret', 'list', '--user']), /^FROM_STDIN\t[^\n]*\n$/)
   })
-})
+
+  await testWith(t, withTerminal, `${way}: gh sets, lists and deletes a repository secret`, async (t) => {
+    const { ask, succeed, show, requests, repoValue, host } = await prepare(t, way)
+    const repo = ['--app', 'codespaces', '-R', `${host}/mona/web`]
+    t.equal(await succeed(['secret', 'set', 'DB_URL', ...repo, '-b', 'postgres://one']), '')
+    t.same(requests(), [`GET ${OF_REPO}/public-key`, `PUT ${OF_REPO}/DB_URL`])
+    t.equal(await repoValue('DB_URL'), 'postgres://one')
+    t.match(await succeed(['secret', 'list', ...repo]), /^DB_URL\t\d{4}-\d\d-\d\d\n$/)
+    t.same(requests(), [`GET ${OF_REPO}?per_page=100`])
+    t.match(await show(['secret', 'list', ...repo]), /^DB_URL {2}Updated \d{4}-\d\d-\d\d\n$/)
+
+    requests()
+    const box = await succeed(['secret', 'set', 'DB_URL', ...repo, '-b', 'not kept', '--no-store'])
+    t.same(requests(), [`GET ${OF_REPO}/public-key`])
+    t.equal(Buffer.from(box.trim(), 'base64').length, 'not kept'.length + 48)
+    t.equal(await repoValue('DB_URL'), 'postgres://one')
+
+    t.equal(await succeed(['secret', 'delete', 'db_url', ...repo]), '')
+    t.same(requests(), [`DELETE ${OF_REPO}/db_url`])
+    t.equal(await succeed(['secret', 'list', ...repo]), '')
+    t.same(await ask(['secret', 'delete', 'DB_URL', ...repo]), {
+      code: 1,
+      stdout: '',
+      stderr: `failed to delete secret DB_URL: HTTP 404: Not Found (https://${host}${OF_REPO}/DB_URL)\n`
+    })
+  })
+
+  await testWith(t, programs, `${way}: gh api reads and writes, and follows the pages`, async (t) => {
+    const { server, ask, succeed, token, repositoryId, userValue } = await prepare(t, way)
+    t.equal(await succeed(['api', 'user', '--jq', '.login']), 'mona\n')
+    t.equal(await succeed(['api', 'repos/mona/web', '--jq', '.id']), `${repositoryId}\n`)
+
+    const secrets = '/user/codespaces/secrets'
+    const body = JSON.stringify(await server.seal(secrets, token, 'piped'))
+    for (const name of ['A', 'B', 'C', 'D', 'E']) {
+      const put = ['api', '-X', 'PUT', `${secrets}/${name}`, '--input', '-']
+      t.equal(await succeed(put, { input: body }), '{}', 'chunked, with 201')
+      t.equal(await succeed(put, { input: body }), '', '204')
+    }
+    t.equal(await userValue('C'), 'piped')
+    t.equal(
+      await succeed(['api', '--paginate', `${secrets}?per_page=2`, '--jq', '.secrets[].name']),
+      'A\nB\nC\nD\nE\n'
+    )
+    const repositories = `${secrets}/A/repositories`
+    t.equal(await succeed(['api', '-X', 'PUT', `${repositories}/${repositoryId}`]), '')
+    t.equal(await succeed(['api', repositories, '--jq', '.repositories[].full_name']), 'mona/web\n')
+    t.equal(await succeed(['api', '-X', 'DELETE', `${repositories}/${repositoryId}`]), '')
+    t.equal(await succeed(['api', repositories, '--jq', '.total_count']), '0\n')
+
+    const missing = await ask(['api', `${secrets}/NOTHING`])
+    t.equal(missing.code, 1)
+    t.equal(missing.stderr, 'gh: Not Found (HTTP 404)\n')
+    t.equal(JSON.parse(missing.stdout).status, '404')
+  })
+}
 
 await testWith(
   t,
@@ -171,44 +149,17 @@ await testWith(
     t.equal(full.code, 1)
     t.match(
       full.stderr,
-      /failed to set secret "ONE_MORE": HTTP 422: .*100 secrets, the limit that COFFER_MAX_SECRETS/
+      /failed to set secret "ONE_MORE": HTTP 422: .*100 secrets, the limit, which COFFER_MAX_SECRETS sets/
     )
     t.equal(await repoValue('ONE_MORE'), undefined)
   }
 )
 
-await testWith(t, gh, 'gh api reads and writes, and follows the pages over the socket', async (t) => {
-  const { server, ask, succeed, token, repositoryId, userValue } = await prepare(t)
-  t.equal(await succeed(['api', 'user', '--jq', '.login']), 'mona\n')
-  t.equal(await succeed(['api', 'repos/mona/web', '--jq', '.id']), `${repositoryId}\n`)
-
-  const secrets = '/user/codespaces/secrets'
-  const body = JSON.stringify(await server.seal(secrets, token, 'piped'))
-  for (const name of ['A', 'B', 'C', 'D', 'E']) {
-    const put = ['api', '-X', 'PUT', `${secrets}/${name}`, '--input', '-']
-    t.equal(await succeed(put, { input: body }), '{}', 'chunked, with 201')
-    t.equal(await succeed(put, { input: body }), '', '204')
-  }
-  t.equal(await userValue('C'), 'piped')
-  t.equal(
-    await succeed(['api', '--paginate', `${secrets}?per_page=2`, '--jq', '.secrets[].name']),
-    'A\nB\nC\nD\nE\n'
-  )
-  const repositories = `${secrets}/A/repositories`
-  t.equal(await succeed(['api', '-X', 'PUT', `${repositories}/${repositoryId}`]), '')
-  t.equal(await succeed(['api', repositories, '--jq', '.repositories[].full_name']), 'mona/web\n')
-  t.equal(await succeed(['api', '-X', 'DELETE', `${repositories}/${repositoryId}`]), '')
-  t.equal(await succeed(['api', repositories, '--jq', '.total_count']), '0\n')
-
-  const missing = await ask(['api', `${secrets}/NOTHING`])
-  t.equal(missing.code, 1)
-  t.equal(missing.stderr, 'gh: Not Found (HTTP 404)\n')
-  t.equal(JSON.parse(missing.stdout).status, '404')
-})
-
-await testWith(t, gh, 'gh auth status reads the scopes of the token', async (t) => {
+await testWith(t, gh, 'gh auth status reads the login and the scopes of the token', async (t) => {
   const { server, mona, ask } = await prepare(t)
-  const { stderr } = await ask(['auth', 'status'])
+  const { code, stderr } = await ask(['auth', 'status'])
+  t.equal(code, 0)
+  t.match(stderr, /Logged in to localhost as mona \(GH_ENTERPRISE_TOKEN\)/)
   t.match(stderr, /Token scopes: codespace, read:org, repo\n/)
   const narrow = await server.createToken(mona, { scopes: ['repo'] })
   t.same(await ask(['auth', 'status'], { as: narrow }), {
@@ -220,11 +171,6 @@ await testWith(t, gh, 'gh auth status reads the scopes of the token', async (t) 
   const wrong = await ask(['auth', 'status'], { as: 'wrong' })
   t.equal(wrong.code, 1)
   t.match(wrong.stderr, /authentication failed/)
-  await t.test('and the login', { todo: 'gh asks GraphQL for it' }, async (t) => {
-    const { code, stderr } = await ask(['auth', 'status'])
-    t.equal(code, 0)
-    t.match(stderr, /Logged in to localhost as mona \(GH_ENTERPRISE_TOKEN\)/)
-  })
 })
 
 await testWith(t, gh, 'gh shows what was wrong with a token, a scope or a name', async (t) => {

@@ -12,11 +12,16 @@ import { makeCertificates } from './certificates.ts'
 
 export const gh: Program = { file: '/usr/bin/gh', probe: ['--version'], package: 'gh' }
 export const overTls: readonly Program[] = [gh, { file: 'openssl', probe: ['version'], package: 'openssl' }]
+export const git: Program = { file: 'git', probe: ['--version'], package: 'git' }
 /** Runs a command in a pseudo terminal. */
 export const terminal: Program = { file: 'script', probe: ['--version'], package: 'util-linux' }
 
 export type Way = 'socket' | 'tls'
-export const WAYS: readonly Way[] = ['socket', 'tls']
+/** Each way with what it needs. */
+export const WAYS: readonly (readonly [Way, readonly Program[]])[] = [
+  ['socket', [gh]],
+  ['tls', overTls]
+]
 
 export interface Run {
   code: number | null
@@ -44,11 +49,11 @@ export interface Gh {
   run(args: readonly string[], options?: GhOptions): Promise<Run>
   /** gives what it printed; it ended with 0 and without a word of complaint */
   succeed(args: readonly string[], options?: GhOptions): Promise<string>
-  /** with a terminal of 200 columns for input and output; gives what it showed */
-  show(args: readonly string[], options?: GhOptions): Promise<Run>
+  /** what it shows on a terminal of 200 columns; it ended with 0 */
+  show(args: readonly string[], options?: GhOptions): Promise<string>
 }
 
-/** A server that gh reaches in one of the ways, and gh beside it; `token` is whose it is unless a run says otherwise. */
+/** A server that gh reaches in one of the ways, and gh beside it. */
 export async function startForGh(t: Test, way: Way, options: TestServerOptions = {}): Promise<Gh> {
   const folder = await mkdtemp(path.join(os.tmpdir(), 'coffer-gh-'))
   t.teardown(() => rm(folder, { recursive: true, force: true }))
@@ -103,10 +108,13 @@ export async function startForGh(t: Test, way: Way, options: TestServerOptions =
       t.equal(stderr, '', `gh ${args.join(' ')}: no complaint`)
       return stdout
     },
-    show(args, options = {}) {
+    async show(args, options = {}) {
       const command = [gh.file, ...args].map((word) => `'${word.replaceAll("'", "'\\''")}'`).join(' ')
       const terminalArgs = ['-qec', `stty cols 200; ${command}`, '/dev/null']
-      return execute(terminal.file, terminalArgs, { ...options, env: { TERM: 'dumb', ...options.env } })
+      const env = { TERM: 'dumb', ...options.env }
+      const { code, stdout } = await execute(terminal.file, terminalArgs, { ...options, env })
+      t.equal(code, 0, `gh ${args.join(' ')} ${stdout}`)
+      return stdout.replaceAll('\r', '')
     }
   }
 }
@@ -130,7 +138,7 @@ async function listenOnSocket(
 }
 
 /** Runs a program to its end. */
-export function run(
+function run(
   file: string,
   args: readonly string[],
   env: Record<string, string>,
@@ -150,4 +158,33 @@ export function run(
     child.once('close', (code) => resolve({ ...result, code }))
     child.stdin.end(input)
   })
+}
+
+export const MAX_SECRETS = 100
+
+/** A server with mona, her repository `web` and her token, and gh, which has that token unless told otherwise. */
+export async function prepare(t: Test, way: Way = 'socket') {
+  const client = await startForGh(t, way, { maxSecrets: MAX_SECRETS })
+  const { server } = client
+  const mona = await server.createUser('mona')
+  const repositoryId = await server.createRepository(mona, 'web')
+  const token = await server.createToken(mona, { scopes: ['repo', 'codespace', 'read:org'] })
+  const { uid } = await server.db
+    .selectFrom('repositories')
+    .select('uid')
+    .where('id', '=', repositoryId)
+    .executeTakeFirstOrThrow()
+  const as = { as: token }
+  return {
+    ...client,
+    mona,
+    repositoryId,
+    token,
+    ask: (args: readonly string[], options: GhOptions = {}) => client.run(args, { ...as, ...options }),
+    succeed: (args: readonly string[], options: GhOptions = {}) =>
+      client.succeed(args, { ...as, ...options }),
+    show: (args: readonly string[], options: GhOptions = {}) => client.show(args, { ...as, ...options }),
+    userValue: async (name: string) => (await server.reveal('user', mona.uid, name))?.toString(),
+    repoValue: async (name: string) => (await server.reveal('repository', uid, name))?.toString()
+  }
 }

@@ -194,3 +194,24 @@ t.test('what is refused arrives as an HttpError that explains itself', async (t)
   t.equal(version.status, 400)
   t.same(Object.keys(version.response.data), ['message', 'documentation_url', 'status'])
 })
+
+t.test('GraphQL through Octokit goes beside the REST API', async (t) => {
+  const { server, mona, octokit, repositoryId, connect } = await prepare(t)
+  await server.createRepository(mona, 'other')
+  const query =
+    'query($name:String!){viewer{login} repository(owner:"mona",name:$name){databaseId isPrivate}}'
+  t.same(await octokit.graphql(query, { name: 'web' }), {
+    viewer: { login: 'mona' },
+    repository: { databaseId: repositoryId, isPrivate: true }
+  })
+  const partial = await octokit.graphql(query, { name: 'none' }).catch((error) => error)
+  t.match(partial, {
+    name: 'GraphqlResponseError',
+    message: /Could not resolve to a Repository with the name 'mona\/none'\./,
+    data: { viewer: { login: 'mona' }, repository: null },
+    errors: [{ type: 'NOT_FOUND', path: ['repository'] }]
+  })
+  const wrong = await failure(t, connect('wrong').graphql('{viewer{login}}'))
+  t.equal(wrong.status, 401)
+  t.equal(wrong.message, 'Bad credentials - https://docs.github.com/rest')
+})

@@ -1,15 +1,6 @@
 import type { Command } from 'commander'
-import {
-  administer,
-  type CommonOptions,
-  group,
-  leaf,
-  login,
-  parseLogin,
-  report,
-  requireYes,
-  withJson
-} from './common.ts'
+import { parseLogin } from '../names.ts'
+import { administer, type CommonOptions, group, leaf, login, report, requireYes, withJson } from './common.ts'
 
 export function addUserCommands(admin: Command): void {
   const user = group(admin, 'user', 'Make and delete users.')

@@ -1,4 +1,5 @@
 import type { TokenKind } from '../../store/tables.ts'
+import type { RepositoryName } from '../names.ts'
 
 /** What an administrator does with the directory, over HTTP or on the database itself. */
 export interface Administration {
@@ -22,11 +23,6 @@ export interface Administration {
 
 export const ROLES = ['read', 'triage', 'write', 'maintain', 'admin'] as const
 export type Role = (typeof ROLES)[number]
-
-export interface RepositoryName {
-  owner: string
-  name: string
-}
 
 export interface TokenOrder {
   /** classic */
@@ -64,8 +60,4 @@ export interface RepositorySummary {
   id: number
   full_name: string
   private: boolean
-}
-
-export function fullName({ owner, name }: RepositoryName): string {
-  return `${owner}/${name}`
 }

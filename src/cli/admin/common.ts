@@ -1,9 +1,10 @@
-import { Argument, type Command, InvalidArgumentError } from 'commander'
+import { Argument, type Command } from 'commander'
 import { loadClientConfig, loadConfig, readEnvironment } from '../../config.ts'
 import { RefusedToStart } from '../../errors.ts'
 import { openMigratedStore } from '../existing.ts'
+import { parseLogin, parseRepository } from '../names.ts'
 import { printJson } from '../terminal.ts'
-import type { Administration, RepositoryName } from './administration.ts'
+import type { Administration } from './administration.ts'
 import { offlineAdministration } from './offline.ts'
 import { onlineAdministration } from './online.ts'
 
@@ -52,20 +53,6 @@ export function report(json: true | undefined, value: object, sentence: string):
 /** What cannot be undone is done for those who say so. */
 export function requireYes({ yes }: { yes?: true }, consequence: string): void {
   if (!yes) throw new RefusedToStart(`${consequence} Add --yes to do it.`)
-}
-
-// Checked here so that nothing typed can turn into another path; the server decides about the rest.
-
-export function parseLogin(text: string): string {
-  if (/^[A-Za-z0-9_-]{1,255}$/.test(text)) return text
-  throw new InvalidArgumentError('A login has letters, digits, hyphens and underscores only.')
-}
-
-export function parseRepository(text: string): RepositoryName {
-  const [owner = '', name = '', ...rest] = text.split('/')
-  const valid = rest.length === 0 && /^[A-Za-z0-9._-]{1,255}$/.test(name) && !/^\.\.?$/.test(name)
-  if (valid && /^[A-Za-z0-9_-]{1,255}$/.test(owner)) return { owner, name }
-  throw new InvalidArgumentError('A repository is named as OWNER/NAME.')
 }
 
 export function login(): Argument {

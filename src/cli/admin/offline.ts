@@ -14,7 +14,8 @@ import { type Account, findAccount } from '../../store/accounts.ts'
 import type { Principal } from '../../store/audit.ts'
 import { findRepository, listAllRepositories, type RepositoryFacts } from '../../store/repositories.ts'
 import type { Database } from '../../store/tables.ts'
-import { type Administration, fullName, type RepositoryName } from './administration.ts'
+import { fullName, type RepositoryName } from '../names.ts'
+import type { Administration } from './administration.ts'
 
 const OPERATOR: Principal = { kind: 'system', uid: null, tokenId: null, issuedByUid: null, requestId: null }
 /** Sees as an account without any role: for what is found by its name alone. */

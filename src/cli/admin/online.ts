@@ -1,19 +1,25 @@
 import { RefusedToStart } from '../../errors.ts'
-import { type ApiClient, type ApiRequest, ask, segment } from '../api-client.ts'
-import {
-  type AccountSummary,
-  type Administration,
-  fullName,
-  type RepositoryName,
-  type RepositorySummary,
-  type TokenSummary,
-  type UserSummary
+import { type ApiClient, type ApiRequest, ask, type Server, segment } from '../api-client.ts'
+import { fullName, type RepositoryName } from '../names.ts'
+import type {
+  AccountSummary,
+  Administration,
+  RepositorySummary,
+  TokenSummary,
+  UserSummary
 } from './administration.ts'
 
 const PER_PAGE = 100
 
+const REMEDIES: ApiClient['remedies'] = {
+  unreachable: 'Set COFFER_URL to where the server is; --offline works on the database while no server runs.',
+  wrongUrl: 'Set COFFER_URL.',
+  token: 'Set COFFER_TOKEN, or COFFER_TOKEN_FILE, to a valid token of an administrator.'
+}
+
 /** Administration by the calls that GitHub's API and GitHub Enterprise Server's have for it. */
-export function onlineAdministration(client: ApiClient): Administration {
+export function onlineAdministration(server: Server): Administration {
+  const client: ApiClient = { ...server, expected: 'Coffer server', remedies: REMEDIES }
   const call = <T = unknown>(request: ApiRequest) => ask<T>(client, request)
   return {
     async createUser({ login, email, name, siteAdmin }) {

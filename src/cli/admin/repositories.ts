@@ -1,6 +1,7 @@
 import { Argument, type Command } from 'commander'
+import { fullName, type RepositoryName } from '../names.ts'
 import { printJson, printTable } from '../terminal.ts'
-import { fullName, type RepositoryName, ROLES, type Role } from './administration.ts'
+import { ROLES, type Role } from './administration.ts'
 import {
   administer,
   type CommonOptions,

@@ -1,18 +1,10 @@
 import { type Command, InvalidArgumentError } from 'commander'
 import { SCOPES } from '../../auth/scopes.ts'
 import { RefusedToStart } from '../../errors.ts'
+import { parseRepository, type RepositoryName } from '../names.ts'
 import { printJson } from '../terminal.ts'
-import type { RepositoryName, TokenOrder, TokenSummary } from './administration.ts'
-import {
-  administer,
-  type CommonOptions,
-  group,
-  leaf,
-  login,
-  parseRepository,
-  report,
-  withJson
-} from './common.ts'
+import type { TokenOrder, TokenSummary } from './administration.ts'
+import { administer, type CommonOptions, group, leaf, login, report, withJson } from './common.ts'
 
 interface TokenOptions extends CommonOptions {
   scopes?: string[]

@@ -6,6 +6,7 @@ import {
   ImproperlyEncrypted,
   InvalidInput,
   NotAcceptable,
+  RateLimited,
   Renamed,
   TooManyFailedLogins,
   Unauthenticated,
@@ -16,7 +17,7 @@ import {
 import { describeError } from '../../logger.ts'
 import { isTemporaryDatabaseError } from '../../store/database.ts'
 import { apiPrefix } from './context.ts'
-import { setCommonHeaders } from './headers.ts'
+import { setCommonHeaders, setRateLimitHeaders } from './headers.ts'
 
 const REFERENCE = 'https://docs.github.com/rest'
 
@@ -66,12 +67,18 @@ function violationsOf(error: CofferError): readonly Violation[] {
 /** Wrong credentials and unknown routes point to the reference as a whole, everything else to the operation. */
 function docsOf(error: CofferError, request: FastifyRequest): string | undefined {
   if (error instanceof NotAcceptable) return 'https://docs.github.com/v3/media'
+  if (error instanceof RateLimited) return `${REFERENCE}/overview/rate-limits-for-the-rest-api`
   const general = error instanceof Unauthenticated && error.presented
   return general ? undefined : request.routeOptions.config.docs
 }
 
 function answer(request: FastifyRequest, reply: FastifyReply, error: CofferError): void {
   if (error instanceof Unavailable || error instanceof TooManyFailedLogins) {
+    reply.header('retry-after', error.retryAfterSeconds)
+  }
+  if (error instanceof RateLimited) {
+    request.server.metrics.requestLimited(error.counted)
+    setRateLimitHeaders(reply, error.standing)
     reply.header('retry-after', error.retryAfterSeconds)
   }
   if (error instanceof Forbidden && !reply.hasHeader('x-accepted-oauth-scopes')) {

@@ -1,6 +1,7 @@
 import type { FastifyInstance, FastifyPluginCallback } from 'fastify'
 import type { Kysely } from 'kysely'
 import type { Authenticator } from '../../auth/authenticate.ts'
+import type { RateLimits } from '../../auth/rate-limits.ts'
 import type { TokenLifetimes } from '../../directory/tokens.ts'
 import { NotFound } from '../../errors.ts'
 import type { Keyring } from '../../keyring/index.ts'
@@ -15,12 +16,15 @@ import { answerConditionally } from './conditional.ts'
 import { deploymentEnvironmentRoutes } from './deployment-environments.ts'
 import { environmentSecretRoutes } from './environment-secrets.ts'
 import { handleError } from './errors.ts'
+import { graphqlRoutes } from './graphql.ts'
 import { guard } from './guard.ts'
 import { readApiVersion, readMediaType, setCommonHeaders, setPreflightHeaders } from './headers.ts'
+import { Limiter } from './limiter.ts'
 import { membershipRoutes } from './memberships.ts'
 import { metaRoutes, openMetaRoutes } from './meta.ts'
 import { organizationSecretRoutes } from './organization-secrets.ts'
 import { organizationRoutes } from './organizations.ts'
+import { rateLimitRoutes } from './rate-limit.ts'
 import { repositoryRoutes } from './repositories.ts'
 import { repositorySecretRoutes } from './repository-secrets.ts'
 import { userSecretRoutes } from './user-secrets.ts'
@@ -30,6 +34,8 @@ export interface GitHubDependencies {
   keyring: Keyring
   vault: Vault
   authenticator: Authenticator
+  /** undefined: none are set, and nothing is counted */
+  rateLimits: RateLimits | undefined
   metrics: Metrics
   tokenLifetimes: TokenLifetimes
   version: string
@@ -49,13 +55,17 @@ const RESOURCES: readonly GitHubRoutes[] = [
   organizationRoutes,
   membershipRoutes,
   adminRoutes,
+  graphqlRoutes,
   metaRoutes,
-  openMetaRoutes
+  openMetaRoutes,
+  rateLimitRoutes
 ]
 
 /** GitHub's API in a scope of its own: its way of reading bodies, its headers, its errors, its guard. */
 export function gitHubApi(dependencies: GitHubDependencies): FastifyPluginCallback {
   return (app, _options, done) => {
+    const { db, authenticator, rateLimits } = dependencies
+    const limiter = rateLimits && new Limiter(rateLimits, authenticator)
     readBodies(app)
     app.setErrorHandler(handleError)
     app.addHook('onRequest', (request, reply, next) => {
@@ -73,8 +83,9 @@ export function gitHubApi(dependencies: GitHubDependencies): FastifyPluginCallba
     app.addHook('onSend', (request, reply, payload, next) => {
       next(null, answerConditionally(request, reply, payload))
     })
+    limiter?.install(app)
     app.register((guarded, _scopeOptions, ready) => {
-      guard(guarded, dependencies.db, dependencies.authenticator)
+      guard(guarded, db, authenticator, limiter)
       for (const routes of RESOURCES) routes(guarded, dependencies)
       ready()
     })
@@ -82,7 +93,7 @@ export function gitHubApi(dependencies: GitHubDependencies): FastifyPluginCallba
       setPreflightHeaders(reply)
       reply.code(204).send()
     })
-    app.setNotFoundHandler(() => {
+    app.setNotFoundHandler({ ...(limiter && { preHandler: limiter.countAnybody }) }, () => {
       throw new NotFound()
     })
     done()

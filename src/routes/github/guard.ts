@@ -15,12 +15,18 @@ import { findRenamedRepository, type RepositoryLocator } from '../../store/repos
 import type { Database } from '../../store/tables.ts'
 import type { Found } from './context.ts'
 import { acceptedHeaders, setTokenHeaders } from './headers.ts'
+import type { Limiter, RouteLimiter } from './limiter.ts'
 
 /**
  * Who asks, what it is about, and whether that is allowed: settled before a body is read. A route that does not
  * declare the permission it needs stops the boot.
  */
-export function guard(app: FastifyInstance, db: Kysely<Database>, authenticator: Authenticator): void {
+export function guard(
+  app: FastifyInstance,
+  db: Kysely<Database>,
+  authenticator: Authenticator,
+  limiter?: Limiter
+): void {
   app.decorateRequest('actor')
   app.decorateRequest('found')
 
@@ -28,18 +34,29 @@ export function guard(app: FastifyInstance, db: Kysely<Database>, authenticator:
     const { url, method, config } = route
     if (!config?.access) throw new Error(`${method} ${url} declares no access`)
     const rule: AccessRule = ACCESS[config.access]
-    if (rule.on === 'nobody') return
+    if (rule.on === 'nobody') {
+      if (limiter) route.onRequest = limiter.countAnybody
+      return
+    }
     if ((rule.on === 'repository' || rule.on === 'organization') && !config.find) {
       throw new Error(`${method} ${url} does not find the ${rule.on} that it is about`)
     }
-    route.onRequest = settleAccess(db, authenticator, rule, config.find)
+    const limit = config.uncounted ? undefined : limiter?.forRoute(url)
+    const settle = settleAccess(db, authenticator, rule, config.find, limit)
+    route.onRequest = limit ? limit.around(settle) : settle
   })
 }
 
 type Find = (request: FastifyRequest) => Promise<Found>
 
 /** Made once for each route, since what a route declares does not change from request to request. */
-function settleAccess(db: Kysely<Database>, authenticator: Authenticator, rule: AccessRule, find?: Find) {
+function settleAccess(
+  db: Kysely<Database>,
+  authenticator: Authenticator,
+  rule: AccessRule,
+  find?: Find,
+  limit?: RouteLimiter
+) {
   const accepted = acceptedHeaders(rule)
   return async (request: FastifyRequest, reply: FastifyReply): Promise<void> => {
     // A trailing slash is an empty parameter to the router, and no route to clients.
@@ -49,6 +66,7 @@ function settleAccess(db: Kysely<Database>, authenticator: Authenticator, rule: 
       authenticator.recall(authorization) ?? (await authenticator.authenticate(authorization, request.ip))
     request.actor = actor
     setTokenHeaders(reply, actor, accepted)
+    limit?.begin(request, reply)
     if (rule.on === 'token' || rule.on === 'site') {
       requireAccess(actor, rule)
       request.found = find ? await find(request) : {}

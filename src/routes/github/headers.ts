@@ -1,7 +1,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { AccessRule } from '../../auth/access.ts'
 import type { Actor } from '../../auth/actor.ts'
-import { NotAcceptable, UnsupportedApiVersion } from '../../errors.ts'
+import { NotAcceptable, type Standing, UnsupportedApiVersion } from '../../errors.ts'
 
 export const API_VERSIONS = ['2022-11-28', '2026-03-10'] as const
 export type ApiVersion = (typeof API_VERSIONS)[number]
@@ -116,4 +116,19 @@ export function setTokenHeaders(reply: FastifyReply, { token }: Actor, accepted:
     reply.header('x-accepted-github-permissions', accepted.permission)
   }
   if (token.expiration) reply.header('github-authentication-token-expiration', token.expiration)
+}
+
+/** Who was let in before the operator lowered the limit may have used more than it. */
+export function remainingOf({ limit, used }: Standing): number {
+  return Math.max(0, limit - used)
+}
+
+export function setRateLimitHeaders(reply: FastifyReply, standing: Standing): void {
+  reply.headers({
+    'x-ratelimit-limit': standing.limit,
+    'x-ratelimit-remaining': remainingOf(standing),
+    'x-ratelimit-reset': standing.reset,
+    'x-ratelimit-used': standing.used,
+    'x-ratelimit-resource': standing.resource
+  })
 }

@@ -1,9 +1,8 @@
 import { Type } from '@sinclair/typebox'
-import { NotFound } from '../../errors.ts'
 import { apiPrefix } from './context.ts'
 import type { GitHubRoutes } from './github.ts'
 import { API_VERSIONS } from './headers.ts'
-import { BasicError, responses } from './schemas.ts'
+import { responses } from './schemas.ts'
 
 // What clients ask of the server itself. https://docs.github.com/rest/meta/meta
 
@@ -81,22 +80,6 @@ export const metaRoutes: GitHubRoutes = (app) => {
     async (request) => {
       const base = app.baseUrl() + apiPrefix(request)
       return Object.fromEntries(Object.entries(ROOT).map(([name, path]) => [name, base + path]))
-    }
-  )
-
-  app.get(
-    '/rate_limit',
-    {
-      config: { access: 'authenticated', docs: 'https://docs.github.com/rest/rate-limit/rate-limit' },
-      schema: {
-        tags: TAGS,
-        operationId: 'rate-limit/get',
-        summary: 'Rate limits: none are set, which GitHub Enterprise Server answers with 404',
-        response: { 404: BasicError }
-      }
-    },
-    async () => {
-      throw new NotFound('Rate limiting is not enabled.')
     }
   )
 }

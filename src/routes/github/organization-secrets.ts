@@ -84,6 +84,7 @@ function owner(app: App, { db }: GitHubDependencies): SecretOwner {
         ]
       },
       visibility: Visibility,
+      ownRepositories: true,
       selectsByNaming: false
     }
   }

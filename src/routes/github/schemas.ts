@@ -35,7 +35,10 @@ const SUCCESS: Record<number, string> = { 200: 'OK', 201: 'Created', 204: 'Done'
 const ERRORS: Record<number, TSchema> = {
   400: { ...BasicError, description: 'The body is not JSON, or the API version is unknown' },
   401: { ...BasicError, description: 'No token, or none that is valid' },
-  403: { ...BasicError, description: 'The token or the role does not allow this' },
+  403: {
+    ...BasicError,
+    description: 'The token or the role does not allow this, or a rate limit is reached'
+  },
   404: { ...BasicError, description: 'It does not exist, or this token may not know of it' },
   409: { ...BasicError, description: 'Its present state does not allow this' },
   412: { ...BasicError, description: 'It was changed since the ETag in If-Match' },

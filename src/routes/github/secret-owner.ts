@@ -45,6 +45,8 @@ export interface SecretSelection {
   visibility: TSchema
   /** of a new secret for which none is given; undefined: it must be given */
   initial?: Visibility
+  /** whether those who may read the secret see all repositories that it can be for, as far as the token goes */
+  ownRepositories: boolean
   /** whether naming repositories makes a secret `selected`, whatever it was */
   selectsByNaming: boolean
 }

@@ -92,12 +92,12 @@ export function selectionRoutes(
       async (request, reply) => {
         const secret = requireSecret(request)
         const page = readPage(request)
-        const { total, repositories } = await listSelection(
-          db,
-          sightOf(request.actor),
-          secret.secret_id,
-          page
-        )
+        const sight = sightOf(request.actor)
+        const allVisible = selection.ownRepositories && sight.privateAmong === null
+        const { total, repositories } = await listSelection(db, sight, secret.secret_id, {
+          ...page,
+          allVisible
+        })
         setLinks(request, reply, page, total, `${owner.location(request)}/${secret.secret_name}/repositories`)
         const base = app.baseUrl() + apiPrefix(request)
         const version = readApiVersion(request)

@@ -85,6 +85,7 @@ function owner(app: App, { db }: GitHubDependencies): SecretOwner {
       },
       visibility: UserVisibility,
       initial: 'selected',
+      ownRepositories: false,
       selectsByNaming: true
     }
   }

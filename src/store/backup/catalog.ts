@@ -1,8 +1,8 @@
 import type pg from 'pg'
 import { RefusedToStart } from '../../errors.ts'
 
-/** Which migrations ran is in the manifest; nodes are the servers that run right now. */
-const LEFT_OUT = ['migrations', 'migrations_lock', 'nodes']
+/** Which migrations ran is in the manifest; nodes and rate limits are of the servers that run right now. */
+const LEFT_OUT = ['migrations', 'migrations_lock', 'nodes', 'rate_limits']
 
 export interface TableDescription {
   name: string
