@@ -189,6 +189,16 @@ await testWith(t, gh, 'gh shows what was wrong with a token, a scope or a name',
       `failed to get secrets: HTTP 403: Must have admin rights to Repository. (${url})\n` +
       'This API operation needs the "codespace" scope. To request it, run:  gh auth refresh -h localhost -s codespace\n'
   })
+  const unknown = 'HTTP 404: Not Found (https://localhost/api/v3/repos/mona/nothing/codespaces/secrets'
+  const nothing = ['--app', 'codespaces', '-R', 'localhost/mona/nothing']
+  t.match(await ask(['secret', 'list', ...nothing]), {
+    code: 1,
+    stderr: `failed to get secrets: ${unknown}?per_page=100)\n`
+  })
+  t.match(await ask(['secret', 'set', 'A', ...nothing, '-b', 'MARKER']), {
+    code: 1,
+    stderr: `failed to fetch public key: ${unknown}/public-key)\n`
+  })
   const blind = await server.createToken(mona, { scopes: ['codespace'] })
   const hidden = await ask(['secret', 'list', ...REPO], { as: blind })
   t.equal(hidden.code, 1)

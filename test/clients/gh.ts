@@ -14,7 +14,10 @@ export const gh: Program = { file: '/usr/bin/gh', probe: ['--version'], package:
 export const overTls: readonly Program[] = [gh, { file: 'openssl', probe: ['version'], package: 'openssl' }]
 export const git: Program = { file: 'git', probe: ['--version'], package: 'git' }
 /** Runs a command in a pseudo terminal. */
-export const terminal: Program = { file: 'script', probe: ['--version'], package: 'util-linux' }
+export const terminal: Program = { file: 'script', probe: ['--version'], package: 'bsdutils' }
+
+/** gh that waits for an answer on a terminal is ended, and the test fails. */
+const LONGEST_RUN_MS = 60_000
 
 export type Way = 'socket' | 'tls'
 /** Each way with what it needs. */
@@ -145,7 +148,7 @@ function run(
   cwd: string,
   input: string
 ): Promise<Run> {
-  const child = spawn(file, args, { cwd, env })
+  const child = spawn(file, args, { cwd, env, timeout: LONGEST_RUN_MS })
   return new Promise((resolve, reject) => {
     const result: Run = { code: null, stdout: '', stderr: '' }
     child.stdout.on('data', (piece) => {

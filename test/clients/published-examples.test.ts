@@ -12,7 +12,7 @@ import {
   schemaValidator,
   validator
 } from '../github-description.ts'
-import { startTestServer } from '../helper.ts'
+import { getAccount, startTestServer } from '../helper.ts'
 import { type Program, testWith } from '../installed.ts'
 
 // The commands of GitHub's reference, operation by operation: curl with the headers and the sample bodies that stand
@@ -123,7 +123,7 @@ async function prepare(t: Test) {
       })
     }
   }
-  return { server, token, ask, bodyOf }
+  return { server, ids, token, ask, bodyOf }
 }
 
 /** Samples that show a repository's secret with a visibility, which neither schema nor real answers have. */
@@ -252,3 +252,65 @@ await testWith(
     t.same(await server.db.selectFrom('secrets').select('name').execute(), [])
   }
 )
+
+t.test('every refusal of every operation has the form that GitHub describes', async (t) => {
+  const { server, ids, token, bodyOf } = await prepare(t)
+  const account = await getAccount(server.db, 'USERNAME')
+  const powerless = await server.createToken(account, { scopes: [] })
+  const ask = async (
+    method: string,
+    path: string,
+    body: unknown,
+    as: string | null = token
+  ): Promise<Answer> => {
+    const url = path.replace('{repository_id}', String(ids[0]))
+    const response = await server.request(method as 'GET', url, { token: as ?? undefined, body })
+    const type = String(response.headers['content-type'])
+    return { status: response.statusCode, type, body: response.body }
+  }
+  const conforms = (
+    { id }: Operation,
+    { status, type, body }: Answer,
+    expected: number,
+    message?: string
+  ) => {
+    t.equal(status, expected, `${id} ${expected}`)
+    t.equal(type, 'application/json; charset=utf-8')
+    const parsed = JSON.parse(body)
+    const described = expected !== 409 && describedStatuses(id).includes(expected)
+    const validate = described ? validator(id, expected) : schemaValidator('basic-error')
+    t.same(validate(parsed), [], `${id} ${expected}: body`)
+    t.same(Object.keys(parsed), ['message', 'documentation_url', 'status'])
+    if (message) t.equal(parsed.message, message)
+  }
+  for (const operation of OPERATIONS) {
+    const { method, path, rest } = operation
+    const body = await bodyOf(operation)
+    conforms(operation, await ask(method, path, body, null), 401, 'Requires authentication')
+    // not by every one: an address that keeps failing to log in is shut out
+    if (method === 'GET' && rest === '') {
+      conforms(operation, await ask(method, path, body, 'wrong'), 401, 'Bad credentials')
+    }
+    const blind = path.startsWith('/repos') ? 404 : 403
+    conforms(operation, await ask(method, path, body, powerless), blind)
+    if (rest.includes('{secret_name}') && `${method} ${rest}` !== 'PUT /{secret_name}') {
+      conforms(operation, await ask(method, path, body), 404, 'Not Found')
+    }
+    if (body !== undefined)
+      conforms(operation, await ask(method, path, '{"key_id"'), 400, 'Problems parsing JSON')
+  }
+
+  const conflicts = OPERATIONS.filter(({ id }) => describedStatuses(id).includes(409))
+  t.equal(conflicts.length, 9)
+  const selections = OPERATIONS.filter(
+    ({ base, method, rest }) => base.startsWith('/orgs') && method !== 'GET' && rest.includes('/repositories')
+  )
+  for (const operation of selections) {
+    const { base, method, path } = operation
+    const value = { ...(await server.seal(base, token, 'x')), visibility: 'private' }
+    await server.request('PUT', `${base}/SECRET_NAME`, { token, body: value })
+    const answer = await ask(method, path, await bodyOf(operation))
+    conforms(operation, answer, 409)
+    t.match(answer.body, /private/)
+  }
+})
