@@ -6,6 +6,7 @@ import { fastifySwaggerUi } from '@fastify/swagger-ui'
 import { type FastifyBaseLogger, type FastifyInstance, fastify, LogController } from 'fastify'
 import type { Kysely } from 'kysely'
 import type { Logger } from 'pino'
+import { Denials } from './audit/denials.ts'
 import { Authenticator } from './auth/authenticate.ts'
 import { FailedLogins } from './auth/failed-logins.ts'
 import { type RateLimitSettings, RateLimits } from './auth/rate-limits.ts'
@@ -139,6 +140,8 @@ export async function buildApp(dependencies: AppDependencies): Promise<FastifyIn
     onTouchError: (error) => logger.debug({ err: describeError(error) }, 'last use of a token not recorded')
   })
   app.decorate('authenticator', authenticator)
+  const denials = new Denials(db, { onUnlisted: (requests) => metrics.denialsUnlisted(requests) })
+  app.addHook('onClose', () => denials.close())
 
   app.addHook('onRequest', (request, reply, done) => {
     const browser =
@@ -160,7 +163,7 @@ export async function buildApp(dependencies: AppDependencies): Promise<FastifyIn
         route,
         status: reply.statusCode,
         ms: Math.round(elapsedTime * 10) / 10,
-        actor: request.actor?.login
+        actor: request.actor?.login ?? request.integration?.slug
       },
       'request'
     )
@@ -185,6 +188,7 @@ export async function buildApp(dependencies: AppDependencies): Promise<FastifyIn
         rateLimits &&
         new RateLimits(rateLimits, rateLimits.store === 'memory' ? new MemoryWindows() : windows),
       metrics,
+      denials,
       tokenLifetimes: dependencies.tokenLifetimes,
       version: VERSION
     })

@@ -8,6 +8,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   secret: async () => (await import('./cli/secret.ts')).secretCommand(),
   admin: async () => (await import('./cli/admin.ts')).adminCommand(),
   key: async () => (await import('./cli/key.ts')).keyCommand(),
+  audit: async () => (await import('./cli/audit.ts')).auditCommand(),
   migrate: async () => (await import('./cli/migrate.ts')).migrateCommand(),
   backup: async () => (await import('./cli/backup.ts')).backupCommand(),
   restore: async () => (await import('./cli/backup.ts')).restoreCommand()

@@ -22,6 +22,12 @@ export interface Config {
   readonly prepare: boolean
   /** the first wraps, all unwrap; empty: the one in the data folder, made when it is missing */
   readonly masterKeyFiles: readonly string[]
+  /** undefined: in the data folder, made when it is missing */
+  readonly auditKeyFile: string | undefined
+  /** the folder for checkpoints; undefined: in the data folder */
+  readonly auditCheckpoints: string | undefined
+  /** undefined: audit records stay forever */
+  readonly auditRetentionDays: number | undefined
   readonly logLevel: string
   readonly maxValueBytes: number
   /** undefined: as many as GitHub allows, which differs from collection to collection */
@@ -129,6 +135,12 @@ class Reader {
     if (statSync(file, { throwIfNoEntry: false })?.isFile()) return file
     this.problems.push(`${name} names no file`)
     return undefined
+  }
+
+  /** Where something is, or shall be. */
+  path(name: string): string | undefined {
+    const text = this.text(name)
+    return text === undefined ? undefined : path.resolve(text)
   }
 
   /** A secret given as it is, or (preferred) in a file of its own; without the newline at the end. */
@@ -245,6 +257,9 @@ export function loadConfig(environment: Environment): { config: Config; secrets:
     poolSize: reader.integer('COFFER_DATABASE_POOL', 10, 1, 500),
     prepare: reader.flag('COFFER_DATABASE_PREPARE', true),
     masterKeyFiles: keyFiles.filter((file) => file !== '').map((file) => path.resolve(file)),
+    auditKeyFile: reader.path('COFFER_AUDIT_KEY_FILE'),
+    auditCheckpoints: reader.path('COFFER_AUDIT_CHECKPOINTS'),
+    auditRetentionDays: reader.optionalInteger('COFFER_AUDIT_RETENTION_DAYS', 1, 36_500),
     logLevel: reader.oneOf('COFFER_LOG_LEVEL', 'info', LOG_LEVELS),
     maxValueBytes: reader.integer('COFFER_MAX_VALUE_BYTES', 48 * 1024, 1, 16 * 1024 * 1024),
     maxSecrets: reader.optionalInteger('COFFER_MAX_SECRETS', 1, 100_000),

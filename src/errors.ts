@@ -26,8 +26,8 @@ export class Unauthenticated extends CofferError {
   readonly status = 401
   readonly presented: boolean
 
-  constructor(presented: boolean) {
-    super(presented ? 'Bad credentials' : 'Requires authentication')
+  constructor(presented: boolean, message = presented ? 'Bad credentials' : 'Requires authentication') {
+    super(message)
     this.presented = presented
   }
 }
@@ -53,22 +53,25 @@ export interface Standing {
   reset: number
 }
 
+/** By what requests are counted: by a token, by a GitHub App itself, or by where they come from. */
+export type Counted = 'token' | 'app' | 'address'
+
 /** A rate limit that the operator has set is reached; `counted` tells by what the request was counted. */
 export class RateLimited extends CofferError {
   readonly code = 'rate_limited'
   readonly status = 403
-  readonly counted: 'token' | 'address'
+  readonly counted: Counted
   readonly standing: Standing
   readonly retryAfterSeconds: number
 
   /** The message begins as GitHub's: clients look for these words, and for `x-ratelimit-remaining: 0`. */
   constructor(
-    { kind, name }: { kind: 'token' | 'address'; name: string },
+    { kind, name }: { kind: Counted; name: string },
     standing: Standing,
     retryAfterSeconds: number
   ) {
     const { limit, resource, reset } = standing
-    const whom = kind === 'token' ? `token ID ${name}` : 'your address, without a valid token'
+    const whom = kind === 'address' ? 'your address, without a valid token' : `${kind} ID ${name}`
     const until = new Date(reset * 1000).toISOString().replace('.000', '')
     super(
       `API rate limit exceeded for ${whom}: ${limit} requests an hour (${resource}). It resets at ${until}.`

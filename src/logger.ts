@@ -1,7 +1,17 @@
 import { type DestinationStream, destination, type Logger, pino } from 'pino'
 
 /** Members that never reach a log, wherever an object that has them is logged by mistake. */
-const REDACTED = ['authorization', 'token', 'password', 'encrypted_value', 'value', 'key', 'body', 'headers']
+const REDACTED = [
+  'authorization',
+  'token',
+  'password',
+  'encrypted_value',
+  'value',
+  'key',
+  'pem',
+  'body',
+  'headers'
+]
 
 /**
  * Lines are written together, and after this time at the latest: a write for each request costs more than the

@@ -8,6 +8,7 @@ import type { TlsOptions } from 'node:tls'
 import type { FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
 import { answerBrokenRequest, buildApp } from './app.ts'
+import { startAudit } from './audit/jobs.ts'
 import { hashToken } from './auth/token.ts'
 import type { Config, Secrets } from './config.ts'
 import { TOKENS_CHANNEL } from './directory/tokens.ts'
@@ -102,6 +103,10 @@ async function start(
     logger.warn('COFFER_ADMIN_TOKEN is ignored: there is an administrator already')
   }
 
+  // Closed after the requests are, whose records it seals.
+  let audit: Awaited<ReturnType<typeof startAudit>> | undefined
+  closers.push(async () => audit?.stop())
+
   const metricsToken = secrets.metricsToken && hashToken(secrets.metricsToken)
   const app = await buildApp({
     db,
@@ -118,6 +123,7 @@ async function start(
       metricsToken !== undefined && metricsToken !== '' && hashToken(token).equals(metricsToken)
   })
   closers.push(() => closeWithGrace(app))
+  audit = await startAudit(db, config, app.metrics, logger)
 
   const listener = new Listener(
     store.direct,

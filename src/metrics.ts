@@ -1,4 +1,4 @@
-import { Counter, collectDefaultMetrics, Histogram, Registry } from 'prom-client'
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 
 interface Answers {
   labels: { method: string; route: string; status: number }
@@ -15,6 +15,11 @@ export class Metrics {
   readonly #failedLogins: Counter
   readonly #rateLimited: Counter<'by'>
   readonly #unavailable: Counter
+  readonly #unlistedDenials: Counter
+  readonly #auditSealed: Counter
+  readonly #auditFailures: Counter<'job'>
+  readonly #auditDelay: Gauge
+  readonly #auditCheckpoint: Gauge
 
   constructor() {
     const registers = [this.registry]
@@ -59,13 +64,39 @@ export class Metrics {
     })
     this.#rateLimited = new Counter({
       name: 'coffer_rate_limited_requests_total',
-      help: 'Requests refused because of a rate limit, by what was counted: token or address.',
+      help: 'Requests refused because of a rate limit, by what was counted: token, app or address.',
       labelNames: ['by'],
       registers
     })
     this.#unavailable = new Counter({
       name: 'coffer_database_unavailable_total',
       help: 'Requests answered with 503 because the database was away.',
+      registers
+    })
+    this.#unlistedDenials = new Counter({
+      name: 'coffer_audit_denials_unlisted_total',
+      help: 'Refused requests that the audit log has as a number only.',
+      registers
+    })
+    this.#auditSealed = new Counter({
+      name: 'coffer_audit_sealed_total',
+      help: 'Audit records that this server has sealed.',
+      registers
+    })
+    this.#auditFailures = new Counter({
+      name: 'coffer_audit_failures_total',
+      help: 'Runs of the audit jobs that failed.',
+      labelNames: ['job'],
+      registers
+    })
+    this.#auditDelay = new Gauge({
+      name: 'coffer_audit_unsealed_seconds',
+      help: 'Age of the oldest audit record that is not sealed, as of the last minute.',
+      registers
+    })
+    this.#auditCheckpoint = new Gauge({
+      name: 'coffer_audit_checkpoint_timestamp_seconds',
+      help: 'When this server has taken its last audit checkpoint.',
       registers
     })
   }
@@ -91,11 +122,31 @@ export class Metrics {
     this.#failedLogins.inc()
   }
 
-  requestLimited(by: 'token' | 'address'): void {
+  requestLimited(by: 'token' | 'app' | 'address'): void {
     this.#rateLimited.inc({ by })
   }
 
   databaseUnavailable(): void {
     this.#unavailable.inc()
+  }
+
+  denialsUnlisted(requests: number): void {
+    this.#unlistedDenials.inc(requests)
+  }
+
+  auditSealed(records: number): void {
+    this.#auditSealed.inc(records)
+  }
+
+  auditJobFailed(job: 'seal' | 'checkpoint'): void {
+    this.#auditFailures.inc({ job })
+  }
+
+  auditDelay(seconds: number): void {
+    this.#auditDelay.set(seconds)
+  }
+
+  auditCheckpointTaken(at: Date): void {
+    this.#auditCheckpoint.set(at.getTime() / 1000)
   }
 }

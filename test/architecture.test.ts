@@ -10,7 +10,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ['main.ts', 'first-start.ts', 'open.ts'],
   ['app.ts'],
   ['routes'],
-  ['directory', 'secrets', 'auth'],
+  ['directory', 'secrets', 'auth', 'audit'],
   ['store', 'keyring'],
   ['apps.ts', 'errors.ts', 'config.ts', 'logger.ts', 'metrics.ts', 'version.ts']
 ]

@@ -119,10 +119,11 @@ t.test('every write has one record, which tells who, what and when', async (t) =
     t.strictSame(
       canonical,
       [
-        'coffer/audit/v1',
+        'coffer/audit/v2',
         row.stream_uid,
         row.actor_kind,
         row.actor_uid,
+        row.actor_login,
         row.token_id,
         row.issued_by_uid,
         row.action,
@@ -132,6 +133,9 @@ t.test('every write has one record, which tells who, what and when', async (t) =
         row.name,
         row.value_version,
         row.envelope_sha256?.toString('hex') ?? null,
+        row.repository_uid,
+        row.address,
+        row.occurrences,
         row.request_id,
         row.occurred_at.toISOString()
       ],

@@ -10,6 +10,7 @@ import type { App, CollectionKind } from '../src/apps.ts'
 import type { RateLimitSettings } from '../src/auth/rate-limits.ts'
 import { SCOPES } from '../src/auth/scopes.ts'
 import { createOrganization, createUser } from '../src/directory/accounts.ts'
+import { setMembership } from '../src/directory/memberships.ts'
 import { createRepository, setCollaborator } from '../src/directory/repositories.ts'
 import { issueToken, type TokenRequest } from '../src/directory/tokens.ts'
 import { Keyring } from '../src/keyring/index.ts'
@@ -21,7 +22,7 @@ import { type Account, findAccount } from '../src/store/accounts.ts'
 import type { Principal } from '../src/store/audit.ts'
 import { openDatabase } from '../src/store/database.ts'
 import { findRepository } from '../src/store/repositories.ts'
-import type { Database, RepositoryRole } from '../src/store/tables.ts'
+import type { Database, OrganizationRole, RepositoryRole } from '../src/store/tables.ts'
 
 export const SYSTEM: Principal = {
   kind: 'system',
@@ -88,6 +89,7 @@ export interface TestServer {
   createToken(account: Account, request: TokenRequest): Promise<string>
   createRepository(owner: Account, name: string, options?: { private?: boolean }): Promise<number>
   createOrganization(login: string, admin: Account): Promise<Account>
+  addMember(organization: Account, user: Account, role?: OrganizationRole): Promise<void>
   setRole(owner: Account, name: string, user: Account, role: RepositoryRole): Promise<void>
   /** seals for the collection whose secrets are below this path, e.g. `/user/codespaces/secrets` */
   seal(
@@ -158,6 +160,9 @@ export async function startTestServer(t: Test, options: TestServerOptions = {}):
     createRepository: (owner, name, { private: flag = true } = {}) =>
       createRepository(db, SYSTEM, owner, { name, private: flag }),
     createOrganization: (login, admin) => createOrganization(db, SYSTEM, { login, admin: admin.login }),
+    async addMember(organization, user, role = 'member') {
+      await setMembership(db, SYSTEM, organization, user.login, role)
+    },
     async setRole(owner, name, user, role) {
       const facts = await findRepository(db, owner.id, { owner: owner.login, repo: name })
       await setCollaborator(db, SYSTEM, facts!, user.login, role)

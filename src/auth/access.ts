@@ -3,13 +3,19 @@ import { Forbidden, NotFound } from '../errors.ts'
 import type { OrganizationFacts } from '../store/organizations.ts'
 import type { RepositoryFacts } from '../store/repositories.ts'
 import type { OrganizationRole, RepositoryRole } from '../store/tables.ts'
-import { type Actor, reachesPrivate } from './actor.ts'
-import type { Level, Permission, Scope } from './scopes.ts'
+import { type Actor, reaches, reachesPrivate } from './actor.ts'
+import { includesLevel, type Level, type Permission, type Scope } from './scopes.ts'
+import { TOKEN_KINDS } from './token-kinds.ts'
 
-/** What an operation asks for: one of the scopes of a classic token, or the permission of a fine-grained one. */
+/** What an operation asks for: one of the scopes of a classic token, or the permission of any other. */
 export interface AccessRule {
-  /** what is decided about: nothing but the token, the site, one repository, or one organization */
-  on: 'nobody' | 'token' | 'site' | 'repository' | 'organization'
+  /**
+   * What is decided about: nothing but the token, the site, one repository, or one organization. `integration` is
+   * for GitHub Apps themselves, which have no token but sign a JWT.
+   */
+  on: 'nobody' | 'token' | 'site' | 'repository' | 'organization' | 'integration'
+  /** whose token it must be; none: anybody's */
+  by?: 'user' | 'installation'
   /** any of these will do, what implies them too; none: no scope is needed */
   scopes: readonly Scope[]
   /** instead of `scopes`, on a public repository */
@@ -25,17 +31,16 @@ type SecretAccess = 'read' | 'public-key' | 'write'
 
 /** The rules for secrets, by kind of owner; scopes are GitHub's, roles as `docs/compatibility.md` lists them. */
 const SECRETS: Record<CollectionKind, (access: SecretAccess) => Omit<AccessRule, 'permission'>> = {
-  repository: (access) =>
-    access === 'public-key'
-      ? { on: 'repository', scopes: ['repo'], publicScopes: [], role: 'read' }
-      : { on: 'repository', scopes: ['repo'], role: 'write' },
-  'deployment-environment': (access) => ({
-    on: 'repository',
-    scopes: ['repo'],
-    role: access === 'public-key' ? 'read' : 'write'
-  }),
+  repository: inRepository,
+  'deployment-environment': inRepository,
   organization: () => ({ on: 'organization', scopes: ['admin:org'], organizationRole: 'admin' }),
-  user: () => ({ on: 'token', scopes: ['codespace', 'codespace:secrets'] })
+  user: () => ({ on: 'token', by: 'user', scopes: ['codespace', 'codespace:secrets'] })
+}
+
+function inRepository(access: SecretAccess): Omit<AccessRule, 'permission'> {
+  return access === 'public-key'
+    ? { on: 'repository', scopes: ['repo'], publicScopes: [], role: 'read' }
+    : { on: 'repository', scopes: ['repo'], role: 'write' }
 }
 
 function secretRule(app: App, kind: CollectionKind, access: SecretAccess): AccessRule {
@@ -66,6 +71,12 @@ export const ACCESS = {
   open: { on: 'nobody', scopes: [] },
   /** any valid token */
   authenticated: { on: 'token', scopes: [] },
+  /** any valid token of a user */
+  user: { on: 'token', by: 'user', scopes: [] },
+  /** any valid token of an installation */
+  installation: { on: 'token', by: 'installation', scopes: [] },
+  /** a JWT that a GitHub App signed */
+  integration: { on: 'integration', scopes: [] },
   'repository:read': {
     on: 'repository',
     scopes: ['repo'],
@@ -88,10 +99,39 @@ export const ACCESS = {
   },
   'repositories:create': {
     on: 'token',
+    by: 'user',
     scopes: ['public_repo', 'repo'],
     permission: { name: 'administration', level: 'write' }
   },
+  'organization-repositories:create': {
+    on: 'token',
+    scopes: ['public_repo', 'repo'],
+    permission: { name: 'administration', level: 'write' }
+  },
+  /** which repositories an installation has is for users to say, and never for installations */
+  'repository:install': {
+    on: 'repository',
+    by: 'user',
+    scopes: ['repo'],
+    permission: { name: 'administration', level: 'write' },
+    role: 'admin'
+  },
+  'organization-installations:read': {
+    on: 'organization',
+    scopes: ['read:org'],
+    permission: { name: 'organization_administration', level: 'read' },
+    organizationRole: 'admin'
+  },
   'organization:see': { on: 'organization', scopes: [] },
+  'organization:admin': {
+    on: 'organization',
+    by: 'user',
+    scopes: ['admin:org'],
+    permission: { name: 'organization_administration', level: 'write' },
+    organizationRole: 'admin'
+  },
+  /** those of the token's own account */
+  'organizations:list': { on: 'token', by: 'user', scopes: ['read:org'] },
   'members:read': {
     on: 'organization',
     scopes: ['read:org'],
@@ -104,6 +144,12 @@ export const ACCESS = {
     permission: { name: 'members', level: 'write' },
     organizationRole: 'admin'
   },
+  'audit-log:read': {
+    on: 'organization',
+    scopes: ['read:audit_log', 'admin:org'],
+    permission: { name: 'organization_administration', level: 'read' },
+    organizationRole: 'admin'
+  },
   site_admin: { on: 'site', scopes: ['site_admin'] }
 } as const satisfies Record<string, AccessRule>
 
@@ -113,7 +159,7 @@ const RANK: Record<RepositoryRole, number> = { read: 1, triage: 2, write: 3, mai
 
 const NO_RIGHTS = 'Must have admin rights to Repository.'
 const NO_OWNER = 'Must be an owner of the organization.'
-const NO_PERMISSION = 'Resource not accessible by personal access token'
+const NO_INSTALLATION = 'You must authenticate with an installation access token.'
 
 export function hasRole(facts: Pick<RepositoryFacts, 'private' | 'role'>, least: RepositoryRole): boolean {
   const role = facts.role ?? (facts.private ? undefined : 'read')
@@ -129,18 +175,20 @@ export function canSee(
 }
 
 export function hasPermission(actor: Actor, name: Permission, level: Level): boolean {
-  const granted = actor.token.permissions[name]
-  return granted === 'write' || granted === level
+  return includesLevel(actor.token.permissions[name], level)
 }
 
 /** What the token allows, whatever it is used on. */
 function requireToken(actor: Actor, rule: AccessRule, scopes: readonly Scope[]): void {
-  if (actor.token.kind === 'classic') {
-    if (scopes.length > 0 && !scopes.some((scope) => actor.token.scopes.has(scope)))
-      throw new Forbidden(NO_RIGHTS)
-  } else if (rule.permission && !hasPermission(actor, rule.permission.name, rule.permission.level)) {
-    throw new Forbidden(NO_PERMISSION)
+  const { limitedBy, bearer, refusal } = TOKEN_KINDS[actor.token.kind]
+  if (rule.by && rule.by !== bearer) {
+    throw new Forbidden(rule.by === 'installation' ? NO_INSTALLATION : refusal)
   }
+  const allowed =
+    limitedBy === 'scopes'
+      ? scopes.length === 0 || scopes.some((scope) => actor.token.scopes.has(scope))
+      : !rule.permission || hasPermission(actor, rule.permission.name, rule.permission.level)
+  if (!allowed) throw new Forbidden(refusal)
 }
 
 /** Throws unless the token allows what the rule asks, for rules that are about no repository. */
@@ -166,9 +214,8 @@ export function requireRepositoryAccess(
 ): asserts facts is RepositoryFacts {
   if (!facts || !canSee(actor, facts)) throw new NotFound()
   requireToken(actor, rule, facts.private ? rule.scopes : (rule.publicScopes ?? rule.scopes))
-  if (rule.permission && actor.token.kind === 'fine-grained' && !reachesPrivate(actor, facts.repository_id)) {
-    throw new Forbidden(NO_PERMISSION)
-  }
+  const { limitedBy, refusal } = TOKEN_KINDS[actor.token.kind]
+  if (rule.permission && limitedBy === 'permissions' && !reaches(actor, facts)) throw new Forbidden(refusal)
   if (rule.role && !hasRole(facts, rule.role)) throw new Forbidden(NO_RIGHTS)
 }
 

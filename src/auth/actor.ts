@@ -1,14 +1,16 @@
 import type { Principal } from '../store/audit.ts'
 import type { Sight } from '../store/repositories.ts'
-import type { AccountKind, TokenKind } from '../store/tables.ts'
-import type { TokenRow } from '../store/tokens.ts'
-import { isScope, normalized, type Scope, withImplied } from './scopes.ts'
+import type { AccountKind, Permissions, RepositoryRole, TokenKind } from '../store/tables.ts'
+import type { TokenNeeds, TokenRow } from '../store/tokens.ts'
+import { commonPermissions, isScope, normalized, type Scope, withImplied } from './scopes.ts'
+import { TOKEN_KINDS } from './token-kinds.ts'
 
-/** Who asks: the account of a token, with what the token allows. */
+/** Who asks: the account of a token, or the installation of a GitHub App, with what the token allows. */
 export interface Actor {
+  /** what roles are asked for by: an account's id, or an installation's; no number is both */
   accountId: number
   accountUid: string
-  kind: AccountKind
+  kind: AccountKind | 'installation'
   login: string
   siteAdmin: boolean
   token: {
@@ -18,9 +20,9 @@ export interface Actor {
     scopes: ReadonlySet<Scope>
     /** the same for people: sorted, without those that another one implies */
     scopeNames: string
-    /** fine-grained: name → level */
-    permissions: Readonly<Record<string, 'read' | 'write'>>
-    /** fine-grained: the repositories that it reaches; null: all that the account reaches */
+    /** fine-grained and installation: name → level */
+    permissions: Readonly<Permissions>
+    /** fine-grained and installation: the repositories that it reaches; null: all that its bearer reaches */
     repositoryIds: ReadonlySet<number> | null
     issuedByUid: string | null
     expiresAt: Date | null
@@ -30,20 +32,19 @@ export interface Actor {
 }
 
 export function actorOf(row: TokenRow): Actor {
-  const fineGrained = row.token_kind === 'fine-grained'
+  const { limitedBy } = TOKEN_KINDS[row.token_kind]
   return {
-    accountId: row.account_id,
-    accountUid: row.account_uid,
-    kind: row.account_kind,
-    login: row.login,
-    siteAdmin: row.site_admin,
+    ...bearerOf(row),
     token: {
       id: row.token_id,
       kind: row.token_kind,
       scopes: withImplied(row.scopes),
       scopeNames: normalized(row.scopes.filter(isScope)).join(', '),
-      permissions: row.permissions,
-      repositoryIds: fineGrained && !row.all_repositories ? new Set(row.repository_ids) : null,
+      permissions: row.installation
+        ? commonPermissions(row.permissions, row.installation.permissions)
+        : row.permissions,
+      repositoryIds:
+        limitedBy === 'permissions' && !row.all_repositories ? new Set(row.repository_ids) : null,
       issuedByUid: row.issued_by_uid,
       expiresAt: row.expires_at,
       expiration: row.expires_at
@@ -53,11 +54,33 @@ export function actorOf(row: TokenRow): Actor {
   }
 }
 
-export function principalOf(actor: Actor, requestId: string | null): Principal {
+/** An installation acts for itself: it has no part in what its account is, has and may elsewhere. */
+function bearerOf(row: TokenRow): Omit<Actor, 'token'> {
+  const { installation } = row
+  if (installation) {
+    const { id, uid, slug } = installation
+    return { accountId: id, accountUid: uid, kind: 'installation', login: `${slug}[bot]`, siteAdmin: false }
+  }
   return {
-    kind: 'user',
+    accountId: row.account_id,
+    accountUid: row.account_uid,
+    kind: row.account_kind,
+    login: row.login,
+    siteAdmin: row.site_admin
+  }
+}
+
+const NO_NEEDS: TokenNeeds = { permission: null, repositoryId: null }
+
+/** @param needs what an installation must still allow when a write commits, besides being there */
+export function principalOf(actor: Actor, requestId: string | null, needs = NO_NEEDS): Principal {
+  const { bearer } = TOKEN_KINDS[actor.token.kind]
+  return {
+    kind: bearer,
     uid: actor.accountUid,
+    login: actor.login,
     tokenId: actor.token.id,
+    ...(bearer === 'installation' && { needs }),
     issuedByUid: actor.token.issuedByUid,
     requestId
   }
@@ -70,10 +93,24 @@ export function reachesPrivate(actor: Actor, repositoryId: number): boolean {
   return repositoryIds === null || repositoryIds.has(repositoryId)
 }
 
-/** The same as a condition for queries. */
+/** Whether the token's permissions count on a repository that its bearer sees. */
+export function reaches(
+  actor: Actor,
+  facts: { repository_id: number; role: RepositoryRole | null }
+): boolean {
+  const { reachesPublic } = TOKEN_KINDS[actor.token.kind]
+  return (reachesPublic || facts.role !== null) && reachesPrivate(actor, facts.repository_id)
+}
+
+/** How far the actor sees, as a condition for queries. */
 export function sightOf(actor: Actor): Sight {
   const { kind, scopes, repositoryIds } = actor.token
   const privateAmong =
     kind === 'classic' ? (scopes.has('repo') ? null : []) : repositoryIds === null ? null : [...repositoryIds]
   return { actorId: actor.accountId, privateAmong }
+}
+
+/** The same without what is seen only because it is public, where the token's permissions do not count on that. */
+export function reachOf(actor: Actor): Sight {
+  return { ...sightOf(actor), withRole: !TOKEN_KINDS[actor.token.kind].reachesPublic }
 }

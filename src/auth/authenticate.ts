@@ -1,11 +1,13 @@
 import type { Kysely } from 'kysely'
 import { LRUCache } from 'lru-cache'
-import { TooManyFailedLogins, Unauthenticated } from '../errors.ts'
+import { type CofferError, Forbidden, NotFound, TooManyFailedLogins, Unauthenticated } from '../errors.ts'
+import { findIssuer, type Integration } from '../store/integrations.ts'
 import type { Database } from '../store/tables.ts'
 import { findValidToken, touchToken } from '../store/tokens.ts'
 import { type Actor, actorOf } from './actor.ts'
+import { isSignedByOneOf, NOT_DECODED, readAppJwt } from './app-jwt.ts'
 import type { FailedLogins } from './failed-logins.ts'
-import { hashToken, isWellFormedToken, readAuthorization, tokenCacheKey } from './token.ts'
+import { hashToken, isWellFormedToken, readAuthorization, readBearer, tokenCacheKey } from './token.ts'
 
 /** How long a revoked token may still be taken for valid, counted from when its query was sent. */
 const CACHE_MS = 1000
@@ -58,15 +60,48 @@ export class Authenticator {
    * @param address where the request came from; undefined for the unix socket
    * @throws Unauthenticated without credentials, or with invalid ones
    * @throws TooManyFailedLogins instead, when too many from this address were invalid
+   * @throws Forbidden for a token of an installation that is suspended
    */
   async authenticate(authorization: string | undefined, address: string | undefined): Promise<Actor> {
     const token = readAuthorization(authorization)
     if (token === undefined) throw new Unauthenticated(false)
     const actor = isWellFormedToken(token) ? await this.#find(hashToken(token)) : undefined
     if (actor) return actor
+    throw await this.#refusal(address, new Unauthenticated(true))
+  }
+
+  /**
+   * The GitHub App that signed a JWT. Nothing of it is cached, so a key that is removed ends at once.
+   *
+   * @throws Unauthenticated, NotFound when no App is as the JWT says, TooManyFailedLogins
+   */
+  async authenticateApp(
+    authorization: string | undefined,
+    address: string | undefined
+  ): Promise<Integration> {
+    const jwt = readBearer(authorization)
+    if (jwt === undefined) throw new Unauthenticated(false, NOT_DECODED)
+    try {
+      return await this.#findIntegration(jwt)
+    } catch (error) {
+      const invalid = error instanceof Unauthenticated || error instanceof NotFound
+      throw invalid ? await this.#refusal(address, error) : error
+    }
+  }
+
+  async #findIntegration(jwt: string): Promise<Integration> {
+    const issuer = await findIssuer(this.#db, readAppJwt(jwt))
+    if (!issuer) throw new NotFound('Integration not found')
+    const { public_keys, ...integration } = issuer
+    if (await isSignedByOneOf(jwt, public_keys)) return integration
+    throw new Unauthenticated(true, NOT_DECODED)
+  }
+
+  /** Counts a failed login, and says how it is answered. */
+  async #refusal(address: string | undefined, error: CofferError): Promise<CofferError> {
     this.#events.onFailure()
     const retryAfterSeconds = await this.#failedLogins.record(address)
-    throw retryAfterSeconds ? new TooManyFailedLogins(retryAfterSeconds) : new Unauthenticated(true)
+    return retryAfterSeconds ? new TooManyFailedLogins(retryAfterSeconds) : error
   }
 
   async #find(hash: Buffer): Promise<Actor | undefined> {
@@ -79,6 +114,7 @@ export class Authenticator {
       this.#cache.delete(key)
       return undefined
     }
+    if (row.installation?.suspended) throw new Forbidden('This installation has been suspended')
     const actor = actorOf(row)
     this.#cache.set(key, { actor, sentAt })
     if (!row.used_lately) touchToken(this.#db, row.token_id).catch(this.#events.onTouchError)

@@ -1,6 +1,6 @@
 import { LRUCache } from 'lru-cache'
 import type { RateLimitConfig } from '../config.ts'
-import { RateLimited, type Standing } from '../errors.ts'
+import { type Counted, RateLimited, type Standing } from '../errors.ts'
 import { addressKey } from './address.ts'
 import type { Windows } from './windows.ts'
 
@@ -8,14 +8,18 @@ import type { Windows } from './windows.ts'
 export const RATE_RESOURCES = ['core', 'codespaces', 'graphql'] as const
 export type RateResource = (typeof RATE_RESOURCES)[number]
 
-/** Who is counted: a token, or where a request without a valid one came from. */
+/** Who is counted: a token, an App that signed a JWT, or where a request without either came from. */
 export interface Subject {
-  readonly kind: 'token' | 'address'
+  readonly kind: Counted
   readonly name: string
 }
 
 export function tokenSubject(tokenId: number): Subject {
   return { kind: 'token', name: String(tokenId) }
+}
+
+export function appSubject(integrationId: number): Subject {
+  return { kind: 'app', name: String(integrationId) }
 }
 
 export function addressSubject(ip: string | undefined): Subject {
@@ -94,6 +98,6 @@ export class RateLimits {
   }
 
   #limitOf({ kind }: Subject, resource: RateResource): number {
-    return kind === 'token' ? this.#settings[resource] : this.#settings.address
+    return kind === 'address' ? this.#settings.address : this.#settings[resource]
   }
 }

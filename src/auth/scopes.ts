@@ -1,4 +1,5 @@
 import { APPS, type SecretPermission } from '../apps.ts'
+import type { Permissions } from '../store/tables.ts'
 
 /** Classic scopes, each with what it implies. https://docs.github.com/apps/oauth-apps/building-oauth-apps/scopes-for-oauth-apps */
 const IMPLIES = {
@@ -9,6 +10,7 @@ const IMPLIES = {
   'admin:org': ['write:org', 'read:org'],
   'write:org': ['read:org'],
   'read:org': [],
+  'read:audit_log': [],
   site_admin: []
 } as const satisfies Record<string, readonly string[]>
 
@@ -55,4 +57,26 @@ export const PERMISSIONS = {
 
 export function isPermission(text: string): text is Permission {
   return Object.hasOwn(PERMISSIONS, text)
+}
+
+/** Whether a level is granted: who may write may read. */
+export function includesLevel(granted: string | undefined, level: string): boolean {
+  return granted === 'write' || granted === level
+}
+
+/** What both allow. */
+export function commonPermissions(one: Permissions, other: Permissions): Permissions {
+  const common: Permissions = {}
+  for (const [name, level] of Object.entries(one)) {
+    if (!Object.hasOwn(other, name)) continue
+    common[name] = includesLevel(other[name], level) ? level : other[name]!
+  }
+  return common
+}
+
+/** Whether everything that is asked for is granted. */
+export function includesPermissions(granted: Permissions, asked: Permissions): boolean {
+  return Object.entries(asked).every(
+    ([name, level]) => Object.hasOwn(granted, name) && includesLevel(granted[name], level)
+  )
 }

@@ -2,13 +2,13 @@ import { hash, randomBytes } from 'node:crypto'
 import { crc32 } from 'node:zlib'
 import { OPERATOR_TOKEN } from '../config.ts'
 import type { TokenKind } from '../store/tables.ts'
+import { TOKEN_KINDS } from './token-kinds.ts'
 
 /**
  * Tokens that Coffer makes: prefix ‖ 43 characters (256 random bits) ‖ 6 characters (CRC-32 of all before),
  * in letters and digits without dots, since Octokit takes two dots for a JWT. The checksum lets a scanner
  * tell a leaked token from a lookalike, and lets garbage be refused before any query.
  */
-const PREFIX: Record<TokenKind, string> = { classic: 'coffer_pat_', 'fine-grained': 'coffer_fgt_' }
 const SECRET_LENGTH = 43
 const CHECKSUM_LENGTH = 6
 const MADE_HERE = /^coffer_(?:pat|fgt|env|ops|run|ins)_[0-9A-Za-z]{49}$/
@@ -26,7 +26,8 @@ function checksum(text: string): string {
 }
 
 export function makeToken(kind: TokenKind): string {
-  const body = PREFIX[kind] + base62(BigInt(`0x${randomBytes(32).toString('hex')}`), SECRET_LENGTH)
+  const body =
+    TOKEN_KINDS[kind].prefix + base62(BigInt(`0x${randomBytes(32).toString('hex')}`), SECRET_LENGTH)
   return body + checksum(body)
 }
 
@@ -68,4 +69,11 @@ export function readAuthorization(header: string | undefined): string | undefine
   const colon = decoded.indexOf(':')
   if (colon < 0) return ''
   return decoded.slice(colon + 1) || decoded.slice(0, colon)
+}
+
+/** What follows `Bearer`, the only scheme for a JWT: '' for any other; undefined when there is no header. */
+export function readBearer(header: string | undefined): string | undefined {
+  const text = header?.trim()
+  if (!text) return undefined
+  return /^bearer +(\S+)$/i.exec(text)?.[1] ?? ''
 }

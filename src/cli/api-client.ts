@@ -107,6 +107,15 @@ export function requireSuccess(client: ApiClient, request: ApiRequest, answer: A
   throw new RefusedByServer(text, status)
 }
 
+/**
+ * The query of the next page, from RFC 8288's `<https://…?page=2>; rel="next"`. No more is taken of it: the token goes
+ * to no other address, and a server behind another name than its own links is listed all the same.
+ */
+export function nextQuery({ headers }: Answer): string | undefined {
+  const target = /<([^<>]+)>\s*;\s*rel="?next"?/.exec(headers.get('link') ?? '')?.[1]
+  return target === undefined ? undefined : new URL(target, 'http://localhost').search
+}
+
 /** A part of a path, whatever is in it. */
 export function segment(text: string): string {
   return encodeURIComponent(text)

@@ -7,6 +7,8 @@ import { upsertMembership } from '../store/organizations.ts'
 import { listOwnedRepositoryUids } from '../store/repositories.ts'
 import type { Database } from '../store/tables.ts'
 import { inTheNameOf } from './change.ts'
+import { removeInstallations } from './installations.ts'
+import { removeAppsOf } from './integrations.ts'
 import { removeSecrets } from './owned-secrets.ts'
 import { removeRepositoryRow } from './repositories.ts'
 import { revokeAll } from './tokens.ts'
@@ -105,7 +107,7 @@ export async function createOrganization(
 }
 
 /**
- * Removes a user with its tokens, its secrets, its repositories and theirs; the audit keeps the names.
+ * Removes a user with its tokens, its Apps, its secrets, its repositories and theirs; the audit keeps the names.
  *
  * @returns the hashes of the revoked tokens, as caches hold them
  */
@@ -118,22 +120,47 @@ export async function removeUser(
     const account = await findAccount(tx, login)
     if (account?.kind !== 'user') throw new NotFound()
     const revoked = await revokeAll(tx, principal, account)
-    // Who adds to the account holds this lock, after that of its token: it adds before this, or not at all.
-    if (!(await lockAccount(tx, account.uid))) throw new NotFound()
-    for (const repository of await listOwnedRepositoryUids(tx, account.id)) {
-      await removeRepositoryRow(tx, principal, account.uid, repository)
-    }
-    await removeSecrets(tx, principal, account.uid, 'user', account.uid)
-    await deleteAccount(tx, account.id)
-    await insertAuditEvents(tx, [
-      {
-        streamUid: account.uid,
-        principal,
-        action: 'user.remove',
-        subjectUid: account.uid,
-        name: account.login
-      }
-    ])
+    revoked.push(...(await removeAccount(tx, principal, account)))
     return revoked
   })
+}
+
+/**
+ * Removes an organization with its memberships, its Apps and what is installed on it, its secrets, its repositories
+ * and theirs; its members stay users.
+ *
+ * @returns the hashes of the revoked tokens, as caches hold them
+ */
+export async function removeOrganization(
+  db: Kysely<Database>,
+  principal: Principal,
+  organization: Pick<Account, 'id' | 'uid' | 'login'>
+): Promise<string[]> {
+  return await inTheNameOf(db, principal, (tx) =>
+    removeAccount(tx, principal, { ...organization, kind: 'organization' })
+  )
+}
+
+/**
+ * Who adds to the account holds its lock, after that of its token: it adds before this, or not at all. Secrets go
+ * before the repositories that they may have selected, as who selects locks them in this order.
+ */
+async function removeAccount(
+  tx: Transaction<Database>,
+  principal: Principal,
+  account: Pick<Account, 'id' | 'uid' | 'kind' | 'login'>
+): Promise<string[]> {
+  const { id, uid, kind, login } = account
+  const revoked = await removeAppsOf(tx, principal, account)
+  revoked.push(...(await removeInstallations(tx, principal, { accountId: id })))
+  if (!(await lockAccount(tx, uid))) throw new NotFound()
+  await removeSecrets(tx, principal, uid, kind, uid)
+  for (const repository of await listOwnedRepositoryUids(tx, id)) {
+    await removeRepositoryRow(tx, principal, uid, repository)
+  }
+  await deleteAccount(tx, id)
+  await insertAuditEvents(tx, [
+    { streamUid: uid, principal, action: `${kind}.remove`, subjectUid: uid, name: login }
+  ])
+  return revoked
 }

@@ -7,7 +7,7 @@ import { holdToken } from '../store/tokens.ts'
 
 /**
  * Runs a change of the directory as one transaction, in the name of a principal whose token is still valid
- * when it commits. An operator at the command line has no token.
+ * when it commits. An operator at the command line has no token, and neither has a GitHub App that signed a JWT.
  */
 export async function inTheNameOf<T>(
   db: Kysely<Database>,
@@ -15,8 +15,8 @@ export async function inTheNameOf<T>(
   change: (tx: Transaction<Database>) => Promise<T>
 ): Promise<T> {
   const run = db.transaction().execute(async (tx) => {
-    if (principal.tokenId !== null && !(await holdToken(tx, principal.tokenId)))
-      throw new Unauthenticated(true)
+    const { tokenId, needs } = principal
+    if (tokenId !== null && !(await holdToken(tx, tokenId, needs))) throw new Unauthenticated(true)
     return await change(tx)
   })
   return await run.catch((error) => {

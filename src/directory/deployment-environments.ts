@@ -14,9 +14,9 @@ import { removeSecrets } from './owned-secrets.ts'
 
 const MAX_NAME_LENGTH = 255
 
-/** Any text that a path can carry and PostgreSQL can hold; slashes and spaces are usual. */
+/** Any text that a path can carry and PostgreSQL can hold; slashes and spaces are usual. Dots alone lead elsewhere. */
 function requireName(name: string): void {
-  const written = name.trim() === name && name !== '' && name.length <= MAX_NAME_LENGTH
+  const written = name.trim() === name && !/^\.{0,2}$/.test(name) && name.length <= MAX_NAME_LENGTH
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is refused
   if (written && !/[\u0000-\u001f\u007f]/.test(name)) return
   throw new InvalidInput('Validation Failed', [
@@ -24,8 +24,8 @@ function requireName(name: string): void {
       field: 'environment_name',
       code: 'invalid',
       message:
-        `environment_name is 1 to ${MAX_NAME_LENGTH} characters, without control characters, and does not begin ` +
-        'or end with a space'
+        `environment_name is 1 to ${MAX_NAME_LENGTH} characters, without control characters, does not begin or ` +
+        'end with a space, and is neither "." nor ".."'
     }
   ])
 }
@@ -40,10 +40,9 @@ export async function putEnvironment(
   requireName(name)
   await inTheNameOf(db, principal, async (tx) => {
     if (!(await lockRepository(tx, facts.repository_uid))) throw new NotFound()
-    const { uid, created } = await upsertEnvironment(tx, facts.repository_id, name)
-    await insertAuditEvents(tx, [
-      environmentEvent(principal, facts, created ? 'environment.create' : 'environment.update', uid, name)
-    ])
+    const stored = await upsertEnvironment(tx, facts.repository_id, name)
+    const action = stored.created ? 'environment.create' : 'environment.update'
+    await insertAuditEvents(tx, [environmentEvent(principal, facts, action, stored.uid, stored.name)])
   })
 }
 
@@ -56,7 +55,8 @@ export async function removeEnvironment(
 ): Promise<void> {
   await inTheNameOf(db, principal, async (tx) => {
     if (!(await lockDeploymentEnvironment(tx, environment_uid))) throw new NotFound()
-    await removeSecrets(tx, principal, facts.owner_uid, 'deployment-environment', environment_uid)
+    const { owner_uid, repository_uid } = facts
+    await removeSecrets(tx, principal, owner_uid, 'deployment-environment', environment_uid, repository_uid)
     await deleteEnvironment(tx, environment_uid)
     await insertAuditEvents(tx, [
       environmentEvent(principal, facts, 'environment.remove', environment_uid, environment_name)

@@ -13,7 +13,8 @@ export async function removeSecrets(
   principal: Principal,
   streamUid: string,
   kind: CollectionKind,
-  ownerUid: string
+  ownerUid: string,
+  repositoryUid?: string
 ): Promise<void> {
   const removed = await deleteSecretsOfOwner(tx, appsOf(kind), kind, ownerUid)
   await insertAuditEvents(
@@ -25,7 +26,8 @@ export async function removeSecrets(
       collection: `${secret.app}/${secret.kind}/${ownerUid}`,
       subjectUid: secret.uid,
       name: secret.name,
-      valueVersion: secret.value_version
+      valueVersion: secret.value_version,
+      ...(repositoryUid && { repositoryUid })
     }))
   )
 }

@@ -5,7 +5,8 @@ import { insertAuditEvents, type Principal } from '../store/audit.ts'
 import { deleteCollaborator, upsertCollaborator } from '../store/collaborators.ts'
 import { isUniqueViolation } from '../store/database.ts'
 import { lockEnvironmentsOf } from '../store/deployment-environments.ts'
-import { findMembershipRole } from '../store/organizations.ts'
+import { giveRepository } from '../store/installations.ts'
+import { findOrganization } from '../store/organizations.ts'
 import {
   deleteRedirect,
   deleteRepository,
@@ -39,12 +40,17 @@ function nameTaken(error: unknown): never {
   ])
 }
 
-/** Gives the id of the new repository. */
+/**
+ * Gives the id of the new repository.
+ *
+ * @param installationId of the installation that makes it: what it makes is given to it
+ */
 export async function createRepository(
   db: Kysely<Database>,
   principal: Principal,
   owner: Pick<Account, 'id' | 'uid'>,
-  values: { name: string; private: boolean; description?: string | null }
+  values: { name: string; private: boolean; description?: string | null },
+  installationId?: number
 ): Promise<number> {
   requireName(values.name)
   return await inTheNameOf(db, principal, async (tx) => {
@@ -56,6 +62,7 @@ export async function createRepository(
       description: values.description ?? null
     })
     await deleteRedirect(tx, owner.id, values.name)
+    if (installationId !== undefined) await giveRepository(tx, installationId, id)
     await insertAuditEvents(tx, [
       { streamUid: owner.uid, principal, action: 'repository.create', subjectUid: uid, name: values.name }
     ])
@@ -63,17 +70,16 @@ export async function createRepository(
   }).catch(nameTaken)
 }
 
-/** The organization in which this account may make repositories. */
+/** The organization in which this actor may make repositories: a member, or an installation on it. */
 export async function requireOrganizationToCreateIn(
   db: Kysely<Database>,
-  accountId: number,
+  actorId: number,
   login: string
-): Promise<Account> {
-  const organization = await findAccount(db, login)
-  if (organization?.kind !== 'organization') throw new NotFound()
-  const role = await findMembershipRole(db, organization.id, accountId)
-  if (!role) throw new Forbidden('You need to be a member of the organization to create repositories in it.')
-  return organization
+): Promise<Pick<Account, 'id' | 'uid'>> {
+  const organization = await findOrganization(db, actorId, { org: login })
+  if (!organization) throw new NotFound()
+  if (organization.role) return { id: organization.organization_id, uid: organization.organization_uid }
+  throw new Forbidden('You need to be a member of the organization to create repositories in it.')
 }
 
 export interface RepositoryChange {
@@ -131,7 +137,7 @@ export async function removeRepositoryRow(
   repository: { id: number; uid: string; name: string }
 ): Promise<void> {
   for (const { uid } of await lockEnvironmentsOf(tx, repository.id)) {
-    await removeSecrets(tx, principal, ownerUid, 'deployment-environment', uid)
+    await removeSecrets(tx, principal, ownerUid, 'deployment-environment', uid, repository.uid)
   }
   await removeSecrets(tx, principal, ownerUid, 'repository', repository.uid)
   await deleteRepository(tx, repository.id)

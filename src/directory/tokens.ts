@@ -1,12 +1,13 @@
 import { type Kysely, sql, type Transaction } from 'kysely'
-import { isPermission, isScope, normalized, PERMISSIONS, SCOPES } from '../auth/scopes.ts'
+import { isScope, normalized, SCOPES } from '../auth/scopes.ts'
 import { hashToken, lastEight, makeToken } from '../auth/token.ts'
 import { InvalidInput } from '../errors.ts'
 import type { Account } from '../store/accounts.ts'
 import { hasAuditEvent, insertAuditEvents, type Principal } from '../store/audit.ts'
-import type { Database } from '../store/tables.ts'
+import type { Database, Permissions } from '../store/tables.ts'
 import { deleteTokensOfAccount, insertToken } from '../store/tokens.ts'
 import { inTheNameOf } from './change.ts'
+import { requirePermissions } from './permissions.ts'
 
 /** Tells every node which tokens were revoked: hashes as base64, separated by commas. */
 export const TOKENS_CHANNEL = 'coffer_tokens'
@@ -37,7 +38,7 @@ export interface IssuedToken {
   token: string
   kind: 'classic' | 'fine-grained'
   scopes: string[]
-  permissions: Record<string, 'read' | 'write'>
+  permissions: Permissions
   note: string | null
   lastEight: string
   createdAt: Date
@@ -51,18 +52,6 @@ function invalid(field: string, message: string): InvalidInput {
 function requireScopes(scopes: readonly string[]): string[] {
   if (!scopes.every(isScope)) throw invalid('scopes', `scopes may only contain ${SCOPES.join(', ')}`)
   return normalized(scopes.filter(isScope))
-}
-
-function requirePermissions(permissions: Readonly<Record<string, string>>): Record<string, 'read' | 'write'> {
-  for (const [name, level] of Object.entries(permissions)) {
-    if (!isPermission(name)) {
-      throw invalid('permissions', `permissions may only contain ${Object.keys(PERMISSIONS).join(', ')}`)
-    }
-    if (!(PERMISSIONS[name] as readonly string[]).includes(level)) {
-      throw invalid('permissions', `the level of ${name} is one of ${PERMISSIONS[name].join(', ')}`)
-    }
-  }
-  return permissions as Record<string, 'read' | 'write'>
 }
 
 /**
@@ -150,22 +139,33 @@ export async function storeFirstToken(
   return given === undefined ? { token, expiresAt: row.expires_at } : undefined
 }
 
-/** Revokes every token of an account, on every node within a second; gives their hashes, as caches hold them. */
+/**
+ * Revokes every token of an account itself, on every node within a second; those of installations on it are the
+ * App's. Gives their hashes, as caches hold them.
+ */
 export async function revokeAll(
   tx: Transaction<Database>,
   principal: Principal,
   account: Pick<Account, 'id' | 'uid' | 'login'>
 ): Promise<string[]> {
   const revoked = await deleteTokensOfAccount(tx, account.id)
-  const hashes = revoked.map(({ hash }) => hash.toString('base64'))
-  for (let start = 0; start < revoked.length; start += HASHES_PER_NOTIFICATION) {
-    const payload = hashes.slice(start, start + HASHES_PER_NOTIFICATION).join(',')
-    await sql`select pg_notify(${TOKENS_CHANNEL}, ${payload})`.execute(tx)
-  }
   for (const { id } of revoked) {
     await insertAuditEvents(tx, tokenEvents(principal, account, 'token.revoke', id))
   }
-  return hashes
+  return await forgetTokens(
+    tx,
+    revoked.map(({ hash }) => hash)
+  )
+}
+
+/** Lets every node forget what it knows of tokens when this commits; gives the hashes as caches hold them. */
+export async function forgetTokens(tx: Transaction<Database>, hashes: readonly Buffer[]): Promise<string[]> {
+  const keys = hashes.map((hash) => hash.toString('base64'))
+  for (let start = 0; start < keys.length; start += HASHES_PER_NOTIFICATION) {
+    const payload = keys.slice(start, start + HASHES_PER_NOTIFICATION).join(',')
+    await sql`select pg_notify(${TOKENS_CHANNEL}, ${payload})`.execute(tx)
+  }
+  return keys
 }
 
 function tokenEvents(

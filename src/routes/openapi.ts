@@ -33,13 +33,21 @@ export function openApiOptions(version: string): FastifyDynamicSwaggerOptions {
         },
         ...siblings(),
         { name: 'directory', description: 'Accounts, repositories and collaborators' },
+        { name: 'apps', description: 'GitHub Apps: what they ask for themselves, and their installations' },
+        { name: 'audit log', description: 'What was done and what was denied' },
         { name: 'administration', description: 'For site administrators' },
         { name: 'graphql', description: "As much of GitHub's GraphQL API as clients of secrets ask for" },
         { name: 'meta', description: 'The server itself' }
       ],
       components: {
         securitySchemes: {
-          token: { type: 'http', scheme: 'bearer', description: 'A token of Coffer' }
+          token: { type: 'http', scheme: 'bearer', description: 'A token of Coffer' },
+          app: {
+            type: 'http',
+            scheme: 'bearer',
+            bearerFormat: 'JWT',
+            description: 'Signed by a GitHub App with RS256; iss is its id or its client id'
+          }
         }
       },
       security: [{ token: [] }]

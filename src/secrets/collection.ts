@@ -8,6 +8,8 @@ export interface Collection {
   ownerUid: string
   /** uid of the account in whose audit stream changes are recorded */
   streamUid: string
+  /** of the repository that a deployment environment belongs to */
+  repositoryUid?: string
 }
 
 /** The canonical string; part of key derivation and of every envelope, so it never changes. */

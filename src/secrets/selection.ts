@@ -1,10 +1,10 @@
 import type { Kysely, Transaction } from 'kysely'
 import { collectionRules } from '../apps.ts'
 import { hasPermission } from '../auth/access.ts'
-import { type Actor, reachesPrivate, sightOf } from '../auth/actor.ts'
+import { type Actor, reachesPrivate, reachOf } from '../auth/actor.ts'
 import { Conflict, Forbidden, InvalidInput, NotFound, Unauthenticated } from '../errors.ts'
 import { insertAuditEvents } from '../store/audit.ts'
-import { listVisibleIds } from '../store/repositories.ts'
+import { findRepositoryUid, listVisibleIds } from '../store/repositories.ts'
 import { lockSecret, type SecretHead, touchSecret } from '../store/secrets.ts'
 import {
   addToSelection,
@@ -24,17 +24,17 @@ const FIELD = 'selected_repository_ids'
  *
  * @throws InvalidInput naming the position, never the value
  */
-export function parseRepositoryIds(input: readonly unknown[] | null): number[] {
+export function parseRepositoryIds(input: readonly unknown[] | null, field = FIELD): number[] {
   const ids = (input ?? []).map((entry, index) => {
     const id = typeof entry === 'string' && /^[0-9]+$/.test(entry) ? Number(entry) : entry
     if (typeof id === 'number' && Number.isInteger(id)) return id
     throw new InvalidInput(
-      `Invalid request.\n\nInvalid property /${FIELD}/${index}: it is neither an integer nor a decimal string.`,
+      `Invalid request.\n\nInvalid property /${field}/${index}: it is neither an integer nor a decimal string.`,
       [
         {
-          field: FIELD,
+          field,
           code: 'custom',
-          message: `${FIELD}/${index} is neither an integer nor a decimal string`
+          message: `${field}/${index} is neither an integer nor a decimal string`
         }
       ]
     )
@@ -54,8 +54,9 @@ function unknownRepository(): InvalidInput {
 
 /**
  * Checks that all ids name repositories that this token sees; what is invisible is answered as what does not
- * exist. A secret of an organization is for its own repositories. A secret of a user may be for those of others,
- * so a fine-grained token also needs to be allowed to write the secrets of those that it adds.
+ * exist, as is for an installation what it does not have. A secret of an organization is for its own repositories.
+ * A secret of a user may be for those of others, so a fine-grained token also needs to be allowed to write the
+ * secrets of those that it adds.
  *
  * @param secretId whose present selection counts as there already; undefined for a new secret
  * @throws InvalidInput, Forbidden
@@ -70,7 +71,7 @@ export async function requireSelectable(
   if (ids.length === 0) return
   const representable = ids.filter((id) => id > 0 && Number.isSafeInteger(id))
   const ownerUid = collection.kind === 'organization' ? collection.ownerUid : undefined
-  const visible = new Set(await listVisibleIds(db, sightOf(actor), representable, ownerUid))
+  const visible = new Set(await listVisibleIds(db, reachOf(actor), representable, ownerUid))
   if (!ids.every((id) => visible.has(id))) throw unknownRepository()
   if (actor.token.kind === 'classic') return
   const selected = new Set(secretId === undefined ? [] : await listSelectedIds(db, secretId))
@@ -113,15 +114,14 @@ export interface SelectionChange {
 /**
  * Applies a change in the transaction that also writes the value.
  *
- * @throws Conflict when repositories are named for a secret that is not for selected ones, and stays so
+ * @throws InvalidInput when repositories are named for a secret that is not for selected ones, and stays so
  */
 export async function applySelection(
   tx: Transaction<Database>,
   secret: { secretId: number; visibility: Visibility | null },
-  collection: Collection,
   { visibility, repositoryIds }: SelectionChange
 ): Promise<void> {
-  if (repositoryIds?.length) requireSelected(visibility ?? secret.visibility, collection)
+  if (repositoryIds?.length) requireNameable(visibility ?? secret.visibility)
   if (repositoryIds) await replaceSelection(tx, secret.secretId, repositoryIds)
   else if (visibility && visibility !== 'selected') await replaceSelection(tx, secret.secretId, [])
   if (visibility) await touchSecret(tx, secret.secretId, { visibility })
@@ -139,16 +139,18 @@ async function changeSelection(
   db: Kysely<Database>,
   { principal, collection, name, ifMatch }: SelectionRequest,
   action: string,
-  change: (tx: Transaction<Database>, head: SecretHead) => Promise<Visibility | undefined>
+  change: (tx: Transaction<Database>, head: SecretHead) => Promise<Visibility | undefined>,
+  repositoryId?: number
 ): Promise<void> {
   await db.transaction().execute(async (tx) => {
     // The token before the secret, as who removes the whole account does.
-    if (!(await holdToken(tx, principal.tokenId))) throw new Unauthenticated(true)
+    if (!(await holdToken(tx, principal.tokenId, principal.needs))) throw new Unauthenticated(true)
     const head = await lockSecret(tx, collection, name)
     if (!head) throw new NotFound()
     requireMatch(ifMatch, head)
     const visibility = await change(tx, head)
     await touchSecret(tx, head.secret_id, visibility ? { visibility } : {})
+    const repositoryUid = repositoryId === undefined ? undefined : await findRepositoryUid(tx, repositoryId)
     await insertAuditEvents(tx, [
       {
         streamUid: collection.streamUid,
@@ -157,7 +159,8 @@ async function changeSelection(
         collection: collectionName(collection),
         subjectUid: head.secret_uid,
         name,
-        valueVersion: head.value_version
+        valueVersion: head.value_version,
+        ...(repositoryUid && { repositoryUid })
       }
     ])
   })
@@ -171,7 +174,7 @@ export async function updateSelection(
 ): Promise<void> {
   await changeSelection(db, request, 'secret.visibility', async (tx, head) => {
     const secret = { secretId: head.secret_id, visibility: head.visibility }
-    await applySelection(tx, secret, request.collection, change)
+    await applySelection(tx, secret, change)
     return change.visibility
   })
 }
@@ -195,11 +198,12 @@ export async function addRepository(
   request: SelectionRequest,
   repositoryId: number
 ): Promise<void> {
-  await changeSelection(db, request, 'secret.repository.add', async (tx, head) => {
+  const add = async (tx: Transaction<Database>, head: SecretHead) => {
     requireSelected(head.visibility, request.collection)
     await addToSelection(tx, head.secret_id, [repositoryId])
     return undefined
-  })
+  }
+  await changeSelection(db, request, 'secret.repository.add', add, repositoryId)
 }
 
 /** Selects one repository less; throws `NotFound` when it was not selected. */
@@ -208,11 +212,24 @@ export async function removeRepository(
   request: SelectionRequest,
   repositoryId: number
 ): Promise<void> {
-  await changeSelection(db, request, 'secret.repository.remove', async (tx, head) => {
+  const remove = async (tx: Transaction<Database>, head: SecretHead) => {
     requireSelected(head.visibility, request.collection)
     if (!(await removeFromSelection(tx, head.secret_id, repositoryId))) throw new NotFound()
     return undefined
-  })
+  }
+  await changeSelection(db, request, 'secret.repository.remove', remove, repositoryId)
+}
+
+/** Repositories are named for `selected` alone, whether the visibility comes along or is there already. */
+export function requireNameable(visibility: Visibility | null | undefined): void {
+  if (visibility === 'selected') return
+  throw new InvalidInput('Validation Failed', [
+    {
+      field: FIELD,
+      code: 'custom',
+      message: `${FIELD} can be given only when visibility is selected`
+    }
+  ])
 }
 
 function requireSelected(visibility: Visibility | null, { app, kind }: Collection): void {

@@ -19,6 +19,7 @@ import {
   updateValue
 } from '../store/secrets.ts'
 import type { Database, Visibility } from '../store/tables.ts'
+import { tokenCheckOf } from '../store/tokens.ts'
 import { type Collection, collectionName, type Limits, maxSecretsOf } from './collection.ts'
 
 /**
@@ -195,8 +196,8 @@ async function insert(
 
 function tooManySecrets(maxSecrets: number): LimitExceeded {
   return new LimitExceeded(
-    `This collection holds ${maxSecrets} secrets, the limit, which COFFER_MAX_SECRETS sets; secrets whose names ` +
-      'this API does not list count too. Remove one first.'
+    `This collection holds ${maxSecrets} secrets, the limit that COFFER_MAX_SECRETS sets; secrets whose names this API ` +
+      'does not list count too. Remove one first.'
   )
 }
 
@@ -311,7 +312,7 @@ function contextOf(stored: StoredValue) {
 function auditOf(
   action: 'secret.create' | 'secret.update' | 'secret.remove',
   principal: TokenPrincipal,
-  { streamUid }: Collection,
+  { streamUid, repositoryUid }: Collection,
   context: { collection: string; secretUid: string; name: string; valueVersion: number },
   envelope?: Buffer
 ) {
@@ -323,7 +324,8 @@ function auditOf(
     subjectUid: context.secretUid,
     name: context.name,
     valueVersion: context.valueVersion,
+    ...(repositoryUid && { repositoryUid }),
     ...(envelope && { envelopeSha256: hash('sha256', envelope, 'buffer') })
   })
-  return { ...row, token_id: principal.tokenId }
+  return { ...row, ...tokenCheckOf(principal.tokenId, principal.needs) }
 }

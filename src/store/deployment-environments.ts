@@ -66,14 +66,14 @@ export async function upsertEnvironment(
   tx: Transaction<Database>,
   repositoryId: number,
   name: string
-): Promise<{ uid: string; created: boolean }> {
+): Promise<{ uid: string; name: string; created: boolean }> {
   return await tx
     .insertInto('deployment_environments')
     .values({ repository_id: repositoryId, name })
     .onConflict((oc) =>
       oc.columns(['repository_id', 'name_key']).doUpdateSet({ updated_at: sql<Date>`now()` })
     )
-    .returning(['uid', sql<boolean>`xmax = 0`.as('created')])
+    .returning(['uid', 'name', sql<boolean>`xmax = 0`.as('created')])
     .executeTakeFirstOrThrow()
 }
 

@@ -19,12 +19,15 @@ export interface OrganizationFacts {
 /** Names an organization as a path does: by login, or by number. */
 export type OrganizationLocator = { org: string } | { organizationId: number }
 
-/** Organizations with the role that an actor has there. */
+/** Organizations with the role that an actor has there; an installation on one acts as its owners do. */
 export function organizationsSeenBy(db: Kysely<Database>, actorId: number) {
   return db
     .selectFrom('accounts as o')
     .leftJoin('memberships as m', (join) =>
       join.onRef('m.organization_id', '=', 'o.id').on('m.account_id', '=', actorId)
+    )
+    .leftJoin('installations as n', (join) =>
+      join.onRef('n.account_id', '=', 'o.id').on('n.id', '=', actorId).on('n.suspended_at', 'is', null)
     )
     .where('o.kind', '=', 'organization')
     .select([
@@ -34,7 +37,7 @@ export function organizationsSeenBy(db: Kysely<Database>, actorId: number) {
       'o.name as organization_name',
       utc('o.created_at').as('organization_created_at'),
       utc('o.updated_at').as('organization_updated_at'),
-      'm.role'
+      sql<OrganizationRole | null>`case when n.id is not null then 'admin' else m.role end`.as('role')
     ])
 }
 

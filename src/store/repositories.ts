@@ -28,7 +28,10 @@ export function utc(column: string) {
   return sql<string>`${sql.ref(column)} at time zone 'UTC'`
 }
 
-/** Repositories with their owner and the role that an actor has there; members of an organization read. */
+/**
+ * Repositories with their owner and the role that an actor has there: an account, or an installation on the account
+ * that owns them.
+ */
 export function repositoriesSeenBy(db: Kysely<Database>, actorId: number) {
   return db
     .selectFrom('repositories as r')
@@ -39,13 +42,23 @@ export function repositoriesSeenBy(db: Kysely<Database>, actorId: number) {
     .leftJoin('memberships as m', (join) =>
       join.onRef('m.organization_id', '=', 'o.id').on('m.account_id', '=', actorId)
     )
+    .leftJoin('installations as n', (join) =>
+      join.onRef('n.account_id', '=', 'o.id').on('n.id', '=', actorId).on('n.suspended_at', 'is', null)
+    )
 }
 
+/**
+ * Members of an organization read. An installation has every role on the repositories that were given to it: what it
+ * may do there is for its permissions to say.
+ */
 export function roleOf(actorId: number) {
   return sql<RepositoryRole | null>`case
     when ${sql.ref('o.id')} = ${actorId} or ${sql.ref('m.role')} = 'admin' then 'admin'
     when ${sql.ref('c.role')} is not null then ${sql.ref('c.role')}
     when ${sql.ref('m.role')} = 'member' then 'read'
+    when ${sql.ref('n.id')} is not null and (${sql.ref('n.all_repositories')} or exists (
+      select 1 from installation_repositories x
+      where x.installation_id = ${sql.ref('n.id')} and x.repository_id = ${sql.ref('r.id')})) then 'admin'
   end`
 }
 
@@ -121,11 +134,13 @@ export interface Sight {
   actorId: number
   /** null: all */
   privateAmong: readonly number[] | null
+  /** of public ones, too, only those with a role and among */
+  withRole?: boolean
 }
 
 /** The condition of `Sight` on a query of `repositoriesSeenBy`. */
-export function isVisible({ actorId, privateAmong }: Sight) {
-  return sql<boolean>`(not ${sql.ref('r.private')} or (${roleOf(actorId)} is not null
+export function isVisible({ actorId, privateAmong, withRole = false }: Sight) {
+  return sql<boolean>`((not ${sql.ref('r.private')} and not ${withRole}::boolean) or (${roleOf(actorId)} is not null
     and (${privateAmong}::bigint[] is null or ${sql.ref('r.id')} = any(${privateAmong}::bigint[]))))`
 }
 
@@ -236,6 +251,18 @@ export async function lockRepository(tx: Transaction<Database>, repositoryUid: s
     .forNoKeyUpdate()
     .executeTakeFirst()
   return row !== undefined
+}
+
+export async function findRepositoryUid(
+  db: Kysely<Database>,
+  repositoryId: number
+): Promise<string | undefined> {
+  const row = await db
+    .selectFrom('repositories')
+    .select('uid')
+    .where('id', '=', repositoryId)
+    .executeTakeFirst()
+  return row?.uid
 }
 
 export async function deleteRepository(tx: Transaction<Database>, repositoryId: number): Promise<void> {

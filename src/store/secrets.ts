@@ -1,5 +1,5 @@
 import { type Kysely, type RawBuilder, sql, type Transaction } from 'kysely'
-import type { AuditRow } from './audit.ts'
+import { audited, type WithAudit } from './audit.ts'
 import { utc } from './repositories.ts'
 import { type Statement, statement } from './statement.ts'
 import type { Database, Mount, Visibility } from './tables.ts'
@@ -170,22 +170,6 @@ export async function findStoredValue(
 
 // ---- writes: each with its audit record in the same statement ----
 
-/** Inserts the audit record when `written` has a row; the parameters of the row are those of `AuditRow`. */
-function audited(row: Omit<AuditRow, 'token_id'> & { token_id: number }) {
-  return sql`insert into audit_events (
-      stream_uid, actor_kind, actor_uid, token_id, issued_by_uid, action, outcome, collection, subject_uid,
-      name, value_version, envelope_sha256, request_id, occurred_at, canonical)
-    select ${row.stream_uid}::uuid, ${row.actor_kind}::text, ${row.actor_uid}::uuid, ${row.token_id}::bigint,
-      ${row.issued_by_uid}::uuid, ${row.action}::text, ${row.outcome}::text, ${row.collection}::text,
-      ${row.subject_uid}::uuid, ${row.name}::text, ${row.value_version}::integer,
-      ${row.envelope_sha256}::bytea, ${row.request_id}::text, ${row.occurred_at}::timestamptz,
-      ${row.canonical}::bytea
-    from written
-    returning id`
-}
-
-type WithAudit<P> = P & Omit<AuditRow, 'token_id'> & { token_id: number }
-
 /**
  * A new value for a secret that still is at `rowVersion`, by a token that still is valid; one round trip.
  * No row comes back when one of the two no longer holds, and then nothing was changed.
@@ -201,7 +185,7 @@ export const updateValue = statement<
         value_version = value_version + 1, row_version = row_version + 1,
         updated_at = greatest(updated_at, clock_timestamp())
       where id = ${parameter.secretId}::bigint and row_version = ${parameter.rowVersion}::integer
-        and ${tokenIsValid(parameter.token_id)}
+        and ${tokenIsValid(parameter)}
       returning id)
     ${audited(parameter)}`
 )
@@ -226,7 +210,7 @@ export const insertSecret = statement<
 >(
   (_, parameter) => sql`
     with counted as (
-      select count(*) as total, ${tokenIsValid(parameter.token_id)} as token_valid from secrets
+      select count(*) as total, ${tokenIsValid(parameter)} as token_valid from secrets
       where app = ${parameter.app} and kind = ${parameter.kind} and owner_uid = ${parameter.ownerUid}::uuid),
     written as (
       insert into secrets (uid, app, kind, owner_uid, name, visibility, envelope, generation_id,
@@ -248,7 +232,7 @@ export const deleteSecret = statement<WithAudit<{ secretId: number; rowVersion: 
     with written as (
       delete from secrets
       where id = ${parameter.secretId}::bigint and row_version = ${parameter.rowVersion}::integer
-        and ${tokenIsValid(parameter.token_id)}
+        and ${tokenIsValid(parameter)}
       returning id)
     ${audited(parameter)}`
 )

@@ -9,18 +9,37 @@ import {
 import type { Page } from './secrets.ts'
 import type { Database } from './tables.ts'
 
-/** Writes only what differs, since most of a long selection tends to stay. */
+/**
+ * Keeps repositories from being deleted before this transaction ends; gives those that there are. In order, and
+ * before a selection is touched: so does who deletes them, and neither waits for the other in a circle.
+ */
+async function holdRepositories(
+  tx: Transaction<Database>,
+  repositoryIds: readonly number[]
+): Promise<number[]> {
+  if (repositoryIds.length === 0) return []
+  const rows = await tx
+    .selectFrom('repositories')
+    .select('id')
+    .where('id', '=', sql<number>`any(${repositoryIds}::bigint[])`)
+    .orderBy('id')
+    .forKeyShare()
+    .execute()
+  return rows.map(({ id }) => id)
+}
+
 export async function replaceSelection(
   tx: Transaction<Database>,
   secretId: number,
   repositoryIds: readonly number[]
 ): Promise<void> {
+  const held = await holdRepositories(tx, repositoryIds)
   await tx
     .deleteFrom('secret_repositories')
     .where('secret_id', '=', secretId)
-    .where('repository_id', '!=', sql<number>`all(${repositoryIds}::bigint[])`)
+    .where('repository_id', '!=', sql<number>`all(${held}::bigint[])`)
     .execute()
-  if (repositoryIds.length > 0) await addToSelection(tx, secretId, repositoryIds)
+  await insertSelection(tx, secretId, held)
 }
 
 export async function addToSelection(
@@ -28,12 +47,17 @@ export async function addToSelection(
   secretId: number,
   repositoryIds: readonly number[]
 ): Promise<void> {
+  await insertSelection(tx, secretId, await holdRepositories(tx, repositoryIds))
+}
+
+async function insertSelection(
+  tx: Transaction<Database>,
+  secretId: number,
+  held: readonly number[]
+): Promise<void> {
+  if (held.length === 0) return
   await sql`insert into secret_repositories (secret_id, repository_id)
-    select ${secretId}::bigint, r.id from repositories r
-    where r.id = any(${repositoryIds}::bigint[]) and not exists (
-      select 1 from secret_repositories sr where sr.secret_id = ${secretId}::bigint and sr.repository_id = r.id)
-    for key share of r
-    on conflict do nothing`.execute(tx)
+    select ${secretId}::bigint, unnest(${held}::bigint[]) on conflict do nothing`.execute(tx)
 }
 
 /** False when it was not selected. */

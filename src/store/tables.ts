@@ -14,19 +14,30 @@ export interface Database {
   deployment_environments: DeploymentEnvironmentsTable
   tokens: TokensTable
   token_repositories: TokenRepositoriesTable
+  integrations: IntegrationsTable
+  integration_keys: IntegrationKeysTable
+  installations: InstallationsTable
+  installation_repositories: InstallationRepositoriesTable
   key_generations: KeyGenerationsTable
   key_material: KeyMaterialTable
   nodes: NodesTable
   secrets: SecretsTable
   secret_repositories: SecretRepositoriesTable
   audit_events: AuditEventsTable
+  audit_chain: AuditChainTable
+  audit_streams: AuditStreamsTable
+  audit_sealer: AuditSealerTable
+  audit_checkpoint: AuditCheckpointTable
+  audit_prunings: AuditPruningsTable
   rate_limits: RateLimitsTable
 }
 
 export type RepositoryRole = 'read' | 'triage' | 'write' | 'maintain' | 'admin'
 export type AccountKind = 'user' | 'organization'
 export type OrganizationRole = 'member' | 'admin'
-export type TokenKind = 'classic' | 'fine-grained'
+export type TokenKind = 'classic' | 'fine-grained' | 'installation'
+/** Permissions by name, of fine-grained tokens, GitHub Apps and their installations. */
+export type Permissions = Record<string, 'read' | 'write'>
 export type Visibility = 'all' | 'private' | 'selected'
 export type Mount = 'variable' | 'file' | 'registry' | 'api-only'
 
@@ -100,8 +111,9 @@ export interface TokensTable {
   kind: TokenKind
   account_id: number
   scopes: Generated<string[]>
-  permissions: ColumnType<Record<string, 'read' | 'write'>, string | undefined, string>
+  permissions: ColumnType<Permissions, string | undefined, string>
   all_repositories: Generated<boolean>
+  installation_id: ColumnType<number | null, number | null | undefined, never>
   note: string | null
   last_eight: string
   issued_by_uid: string | null
@@ -113,6 +125,47 @@ export interface TokensTable {
 
 export interface TokenRepositoriesTable {
   token_id: number
+  repository_id: number
+}
+
+/** GitHub Apps: an app alone is what receives secrets. */
+export interface IntegrationsTable {
+  id: GeneratedAlways<number>
+  uid: Generated<string>
+  owner_id: number
+  slug: string
+  client_id: string
+  name: string
+  description: string | null
+  permissions: ColumnType<Permissions, string, string>
+  created_at: Now
+  updated_at: Now
+}
+
+export interface IntegrationKeysTable {
+  id: GeneratedAlways<number>
+  integration_id: number
+  public_key: Buffer
+  epoch: number
+  created_at: Now
+}
+
+export interface InstallationsTable {
+  /** of the same sequence as the ids of accounts */
+  id: Generated<number>
+  uid: Generated<string>
+  integration_id: number
+  account_id: number
+  all_repositories: boolean
+  permissions: ColumnType<Permissions, string, string>
+  suspended_at: Date | null
+  suspended_by: 'app' | 'administrator' | null
+  created_at: Now
+  updated_at: Now
+}
+
+export interface InstallationRepositoriesTable {
+  installation_id: number
   repository_id: number
 }
 
@@ -166,7 +219,7 @@ export interface SecretRepositoriesTable {
 }
 
 export interface AuditEventsTable {
-  id: GeneratedAlways<string>
+  id: GeneratedAlways<number>
   transaction_id: GeneratedAlways<string>
   stream_uid: string
   actor_kind: string
@@ -183,6 +236,57 @@ export interface AuditEventsTable {
   request_id: string | null
   occurred_at: Date
   canonical: Buffer
+  actor_login: string | null
+  repository_uid: string | null
+  address: string | null
+  occurrences: number | null
+}
+
+/** The place of a sealed record in the chain of its stream. */
+export interface AuditChainTable {
+  event_id: number
+  stream_uid: string
+  sequence: number
+  hash: Buffer
+}
+
+/** The last place of each stream. */
+export interface AuditStreamsTable {
+  stream_uid: string
+  sequence: number
+  hash: Buffer
+}
+
+/** One row: how far the sealer is. */
+export interface AuditSealerTable {
+  /** the cluster whose transaction ids these are */
+  cluster: string
+  /** foreign records up to this id were gone through; null: all were */
+  adopted_id: number | null
+  transaction_id: string
+  event_id: number
+}
+
+/** One row: the last checkpoint. */
+export interface AuditCheckpointTable {
+  counter: number
+  hash: Buffer | null
+  /** fingerprint of the key that signed it */
+  key: string | null
+  /** the server that writes them; null: whichever is first */
+  node_uid: string | null
+  taken_at: Date
+}
+
+/** Up to where a stream was removed after its time. */
+export interface AuditPruningsTable {
+  stream_uid: string
+  through: number
+  hash: Buffer
+  before: Date
+  pruned_at: Date
+  key: string
+  signature: Buffer
 }
 
 export interface RateLimitsTable {

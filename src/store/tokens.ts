@@ -1,15 +1,23 @@
 import { type Kysely, sql, type Transaction } from 'kysely'
 import { statement } from './statement.ts'
-import type { AccountKind, Database, TokenKind } from './tables.ts'
+import type { AccountKind, Database, Permissions, TokenKind } from './tables.ts'
 
 /** A token that is valid now, with its account. */
 export interface TokenRow {
   token_id: number
   token_kind: TokenKind
   scopes: string[]
-  permissions: Record<string, 'read' | 'write'>
+  permissions: Permissions
   all_repositories: boolean
   repository_ids: number[]
+  /** whose token it is, as it is now; null: the account's own */
+  installation: {
+    id: number
+    uid: string
+    slug: string
+    permissions: Permissions
+    suspended: boolean
+  } | null
   issued_by_uid: string | null
   expires_at: Date | null
   used_lately: boolean
@@ -28,12 +36,20 @@ export const findValidToken = statement<{ hash: Buffer }, TokenRow>((db, { hash 
     .selectFrom('tokens as t')
     .innerJoin('accounts as a', 'a.id', 't.account_id')
     .innerJoin('instance as i', 'i.epoch', 't.epoch')
+    .leftJoin('installations as n', 'n.id', 't.installation_id')
+    .leftJoin('integrations as g', 'g.id', 'n.integration_id')
     .select([
       't.id as token_id',
       't.kind as token_kind',
       't.scopes',
       't.permissions',
       't.all_repositories',
+      sql<
+        TokenRow['installation']
+      >`case when n.id is not null then json_build_object('id', n.id, 'uid', n.uid,
+        'slug', g.slug, 'permissions', n.permissions, 'suspended', n.suspended_at is not null) end`.as(
+        'installation'
+      ),
       sql<number[]>`array(select repository_id from token_repositories where token_id = t.id)`.as(
         'repository_ids'
       ),
@@ -50,15 +66,64 @@ export const findValidToken = statement<{ hash: Buffer }, TokenRow>((db, { hash 
     .where((eb) => eb.or([eb('t.expires_at', 'is', null), eb('t.expires_at', '>', sql<Date>`now()`)]))
 )
 
-/** Whether the token is still valid, as part of another statement: revoked, expired, void after a restore? */
-export function tokenIsValid(tokenId: number) {
-  return sql<boolean>`exists (
-    select 1 from tokens t join instance i on i.epoch = t.epoch
-    where t.id = ${tokenId} and (t.expires_at is null or t.expires_at > now()))`
+/** What a write needs of the installation that it is made for; a token of an account needs none of it. */
+export interface TokenNeeds {
+  /** null: none */
+  permission: { name: string; level: 'read' | 'write' } | null
+  /** the repository that the write is about; null: none */
+  repositoryId: number | null
 }
 
-/** Locks a token that is valid against being revoked before this transaction ends; false when it is not. */
-export async function holdToken(tx: Transaction<Database>, tokenId: number): Promise<boolean> {
+/** The same as parameters of a statement. */
+export interface TokenCheck {
+  token_id: number
+  needed_permission: string | null
+  needed_level: string | null
+  needed_repository_id: number | null
+}
+
+export function tokenCheckOf(tokenId: number, needs: TokenNeeds | undefined): TokenCheck {
+  return {
+    token_id: tokenId,
+    needed_permission: needs?.permission?.name ?? null,
+    needed_level: needs?.permission?.level ?? null,
+    needed_repository_id: needs?.repositoryId ?? null
+  }
+}
+
+/** Whether the installation `n` allows, as it is now, what is needed. */
+function installationAllows(check: TokenCheck) {
+  return sql<boolean>`(n.suspended_at is null
+    and (${check.needed_permission}::text is null
+      or n.permissions ->> ${check.needed_permission}::text in ('write', ${check.needed_level}::text))
+    and (${check.needed_repository_id}::bigint is null or n.all_repositories
+      or exists (select 1 from installation_repositories x
+        where x.installation_id = n.id and x.repository_id = ${check.needed_repository_id}::bigint)))`
+}
+
+/**
+ * Whether the token is still valid, as part of another statement: revoked, expired, void after a restore, or its
+ * installation changed so that it no longer allows this?
+ */
+export function tokenIsValid(check: TokenCheck) {
+  return sql<boolean>`exists (
+    select 1 from tokens t join instance i on i.epoch = t.epoch
+    where t.id = ${check.token_id}::bigint and (t.expires_at is null or t.expires_at > now())
+      and (t.installation_id is null or exists (
+        select 1 from installations n where n.id = t.installation_id and ${installationAllows(check)})))`
+}
+
+/**
+ * Locks a token that is valid against being revoked before this transaction ends; false when it is not valid.
+ *
+ * @param needs for an installation, which is locked too, and first, as by who removes it
+ */
+export async function holdToken(
+  tx: Transaction<Database>,
+  tokenId: number,
+  needs?: TokenNeeds
+): Promise<boolean> {
+  if (needs && !(await holdInstallation(tx, tokenCheckOf(tokenId, needs)))) return false
   const row = await tx
     .selectFrom('tokens as t')
     .innerJoin('instance as i', 'i.epoch', 't.epoch')
@@ -70,6 +135,18 @@ export async function holdToken(tx: Transaction<Database>, tokenId: number): Pro
   return row !== undefined
 }
 
+async function holdInstallation(tx: Transaction<Database>, check: TokenCheck): Promise<boolean> {
+  const row = await tx
+    .selectFrom('installations as n')
+    .select(installationAllows(check).as('allows'))
+    .where('n.id', '=', (eb) =>
+      eb.selectFrom('tokens').select('installation_id').where('id', '=', check.token_id)
+    )
+    .forShare('n')
+    .executeTakeFirst()
+  return row?.allows ?? false
+}
+
 export async function touchToken(db: Kysely<Database>, tokenId: number): Promise<void> {
   await db.updateTable('tokens').set({ last_used_at: sql<Date>`now()` }).where('id', '=', tokenId).execute()
 }
@@ -79,9 +156,10 @@ export interface NewToken {
   kind: TokenKind
   accountId: number
   scopes?: readonly string[]
-  permissions?: Record<string, 'read' | 'write'>
+  permissions?: Permissions
   allRepositories?: boolean
   repositoryIds?: readonly number[]
+  installationId?: number
   note?: string | null
   lastEight: string
   issuedByUid?: string | null
@@ -102,6 +180,7 @@ export async function insertToken(
       scopes: [...(token.scopes ?? [])],
       permissions: JSON.stringify(token.permissions ?? {}),
       all_repositories: token.allRepositories ?? false,
+      installation_id: token.installationId ?? null,
       note: token.note ?? null,
       last_eight: token.lastEight,
       issued_by_uid: token.issuedByUid ?? null,
@@ -122,12 +201,42 @@ export async function insertToken(
   return row
 }
 
-/** Gives the hashes of what it deleted, for the caches. */
+/** The account's own, not those of installations on it; gives the hashes of what it deleted, for the caches. */
 export async function deleteTokensOfAccount(
   tx: Transaction<Database>,
   accountId: number
 ): Promise<{ id: number; hash: Buffer }[]> {
-  return await tx.deleteFrom('tokens').where('account_id', '=', accountId).returning(['id', 'hash']).execute()
+  return await tx
+    .deleteFrom('tokens')
+    .where('account_id', '=', accountId)
+    .where('installation_id', 'is', null)
+    .returning(['id', 'hash'])
+    .execute()
+}
+
+/** Of the tokens of installations that are still valid: what caches may hold. */
+export async function listTokenHashes(
+  tx: Transaction<Database>,
+  installationIds: readonly number[]
+): Promise<Buffer[]> {
+  const rows = await tx
+    .selectFrom('tokens')
+    .select('hash')
+    .where('installation_id', '=', sql<number>`any(${installationIds}::bigint[])`)
+    .where('expires_at', '>', sql<Date>`now()`)
+    .execute()
+  return rows.map(({ hash }) => hash)
+}
+
+/** Some of the installation's tokens that nothing can be done with any more, so that they do not pile up. */
+export async function deleteExpiredTokens(
+  tx: Transaction<Database>,
+  installationId: number,
+  atMost: number
+): Promise<void> {
+  await sql`delete from tokens where id in (
+    select id from tokens where installation_id = ${installationId}::bigint and expires_at < now()
+    order by expires_at limit ${atMost}::bigint for update skip locked)`.execute(tx)
 }
 
 export async function deleteToken(tx: Transaction<Database>, tokenId: number): Promise<Buffer | undefined> {
@@ -152,6 +261,7 @@ export async function listTokens(db: Kysely<Database>, accountId: number) {
       'last_used_at'
     ])
     .where('account_id', '=', accountId)
+    .where('installation_id', 'is', null)
     .orderBy('id')
     .execute()
 }

@@ -50,7 +50,11 @@ const TABLES = [
   'key_material',
   'secrets',
   'secret_repositories',
-  'audit_events'
+  'audit_events',
+  'audit_chain',
+  'audit_streams',
+  'audit_checkpoint',
+  'audit_prunings'
 ] as const satisfies readonly (keyof Database)[]
 
 async function ask(url: string, token: string, method: string, requestPath: string, body?: object) {

@@ -1,6 +1,19 @@
-import type { Command } from 'commander'
+import { type Command, Option } from 'commander'
+import type { OrganizationRole } from '../../store/tables.ts'
 import { parseLogin } from '../names.ts'
-import { administer, type CommonOptions, group, leaf, login, report, requireYes, withJson } from './common.ts'
+import { printJson, printTable } from '../terminal.ts'
+import { ORGANIZATION_ROLES } from './administration.ts'
+import {
+  administer,
+  type CommonOptions,
+  group,
+  leaf,
+  login,
+  organization,
+  report,
+  requireYes,
+  withJson
+} from './common.ts'
 
 export function addUserCommands(admin: Command): void {
   const user = group(admin, 'user', 'Make and delete users.')
@@ -36,15 +49,76 @@ export function addUserCommands(admin: Command): void {
 }
 
 export function addOrganizationCommands(admin: Command): void {
-  const organization = group(admin, 'org', 'Make organizations.')
+  const org = group(admin, 'org', 'Make and delete organizations, and say who belongs to them.')
 
-  withJson(leaf(organization, 'create', 'Make an organization.', 'admin org create octo --owner mona'))
-    .addArgument(login())
+  withJson(leaf(org, 'create', 'Make an organization.', 'admin org create octo --owner mona'))
+    .addArgument(organization())
     .requiredOption('--owner <login>', 'the user who owns it', parseLogin)
     .action(async (login: string, options: CommonOptions & { owner: string }) => {
       const created = await administer(options, (administration) =>
         administration.createOrganization(login, options.owner)
       )
       report(options.json, created, `Organization ${created.login} made, id ${created.id}.`)
+    })
+
+  leaf(
+    org,
+    'delete',
+    'Delete an organization with its secrets and repositories, as one of its owners.',
+    'admin org delete octo --yes'
+  )
+    .addArgument(organization())
+    .option('--yes', 'do it: it cannot be undone')
+    .action(async (login: string, options: CommonOptions & { yes?: true }) => {
+      requireYes(options, `This deletes ${login} with all its secrets and repositories.`)
+      await administer(options, (administration) => administration.deleteOrganization(login))
+      report(undefined, {}, `Organization ${login} deleted.`)
+    })
+
+  addMemberCommands(org)
+}
+
+function addMemberCommands(org: Command): void {
+  const member = group(org, 'member', 'Say who belongs to an organization, as one of its owners.')
+
+  leaf(
+    member,
+    'set',
+    'Make a user a member or an owner, at once.',
+    'admin org member set octo hubot --role admin'
+  )
+    .addArgument(organization())
+    .addArgument(login())
+    .addOption(
+      new Option('--role <role>', 'admin: an owner').choices(ORGANIZATION_ROLES).default('member' as const)
+    )
+    .action(async (org: string, login: string, options: CommonOptions & { role: OrganizationRole }) => {
+      const { role } = options
+      await administer(options, (administration) => administration.setMember(org, login, role))
+      report(undefined, {}, `${login} is ${role === 'admin' ? 'an owner' : 'a member'} of ${org}.`)
+    })
+
+  leaf(
+    member,
+    'remove',
+    'End a membership, with the roles on repositories of the organization, at once.',
+    'admin org member remove octo hubot'
+  )
+    .addArgument(organization())
+    .addArgument(login())
+    .action(async (org: string, login: string, options: CommonOptions) => {
+      await administer(options, (administration) => administration.removeMember(org, login))
+      report(undefined, {}, `${login} is no member of ${org} any more.`)
+    })
+
+  withJson(leaf(member, 'list', 'List members, owners first.', 'admin org member list octo'))
+    .addArgument(organization())
+    .action(async (org: string, options: CommonOptions) => {
+      const members = await administer(options, (administration) => administration.listMembers(org))
+      if (options.json) return printJson(members)
+      printTable(
+        ['ID', 'LOGIN', 'ROLE'],
+        members.map(({ id, login, role }) => [String(id), login, role])
+      )
     })
 }

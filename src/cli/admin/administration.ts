@@ -1,4 +1,4 @@
-import type { TokenKind } from '../../store/tables.ts'
+import type { OrganizationRole, TokenKind } from '../../store/tables.ts'
 import type { RepositoryName } from '../names.ts'
 
 /** What an administrator does with the directory, over HTTP or on the database itself. */
@@ -11,6 +11,11 @@ export interface Administration {
   }): Promise<UserSummary>
   deleteUser(login: string): Promise<void>
   createOrganization(login: string, owner: string): Promise<AccountSummary>
+  deleteOrganization(login: string): Promise<void>
+  /** owners first */
+  listMembers(organization: string): Promise<MemberSummary[]>
+  setMember(organization: string, login: string, role: OrganizationRole): Promise<void>
+  removeMember(organization: string, login: string): Promise<void>
   createToken(login: string, request: TokenOrder): Promise<TokenSummary>
   /** all that the user has */
   revokeTokens(login: string): Promise<void>
@@ -42,6 +47,12 @@ export interface AccountSummary {
 
 export interface UserSummary extends AccountSummary {
   site_admin: boolean
+}
+
+export const ORGANIZATION_ROLES = ['admin', 'member'] as const satisfies readonly OrganizationRole[]
+
+export interface MemberSummary extends AccountSummary {
+  role: OrganizationRole
 }
 
 export interface TokenSummary {

@@ -59,6 +59,10 @@ export function login(): Argument {
   return new Argument('<login>', 'login of a user').argParser(parseLogin)
 }
 
+export function organization(): Argument {
+  return new Argument('<org>', 'login of an organization').argParser(parseLogin)
+}
+
 export function repository(): Argument {
   return new Argument('<owner/name>', 'a repository').argParser(parseRepository)
 }

@@ -1,7 +1,8 @@
 import type { Kysely } from 'kysely'
 import type { Config } from '../../config.ts'
-import { createOrganization, createUser, removeUser } from '../../directory/accounts.ts'
+import { createOrganization, createUser, removeOrganization, removeUser } from '../../directory/accounts.ts'
 import { inTheNameOf } from '../../directory/change.ts'
+import { removeMembership, setMembership } from '../../directory/memberships.ts'
 import {
   createRepository,
   removeCollaborator,
@@ -12,10 +13,11 @@ import { issueToken, revokeAll } from '../../directory/tokens.ts'
 import { NotFound } from '../../errors.ts'
 import { type Account, findAccount } from '../../store/accounts.ts'
 import type { Principal } from '../../store/audit.ts'
+import { findMembershipRole, listMembers } from '../../store/organizations.ts'
 import { findRepository, listAllRepositories, type RepositoryFacts } from '../../store/repositories.ts'
 import type { Database } from '../../store/tables.ts'
 import { fullName, type RepositoryName } from '../names.ts'
-import type { Administration } from './administration.ts'
+import { type Administration, type MemberSummary, ORGANIZATION_ROLES } from './administration.ts'
 
 const OPERATOR: Principal = { kind: 'system', uid: null, tokenId: null, issuedByUid: null, requestId: null }
 /** Sees as an account without any role: for what is found by its name alone. */
@@ -30,6 +32,12 @@ export function offlineAdministration(
     const account = await findAccount(db, login)
     if (account?.kind === 'user') return account
     throw new NotFound(`There is no user ${login}.`)
+  }
+
+  const getOrganization = async (login: string): Promise<Account> => {
+    const account = await findAccount(db, login)
+    if (account?.kind === 'organization') return account
+    throw new NotFound(`There is no organization ${login}.`)
   }
 
   const getRepository = async (repository: RepositoryName, actorId = NOBODY): Promise<RepositoryFacts> => {
@@ -54,6 +62,35 @@ export function offlineAdministration(
         admin: (await getUser(owner)).login
       })
       return { id: organization.id, login: organization.login }
+    },
+
+    async deleteOrganization(login) {
+      await removeOrganization(db, OPERATOR, await getOrganization(login))
+    },
+
+    async listMembers(organization) {
+      const { id: organizationId } = await getOrganization(organization)
+      const all: MemberSummary[] = []
+      for (const role of ORGANIZATION_ROLES) {
+        const page = { role, limit: Number.MAX_SAFE_INTEGER, offset: 0 }
+        const { members } = await listMembers(db, organizationId, page)
+        all.push(...members.map(({ id, login }) => ({ id, login, role })))
+      }
+      return all
+    },
+
+    async setMember(organization, login, role) {
+      const account = await getOrganization(organization)
+      await setMembership(db, OPERATOR, account, (await getUser(login)).login, role)
+    },
+
+    async removeMember(organization, login) {
+      const account = await getOrganization(organization)
+      const user = await getUser(login)
+      if (!(await findMembershipRole(db, account.id, user.id))) {
+        throw new NotFound(`${user.login} is no member of ${account.login}.`)
+      }
+      await removeMembership(db, OPERATOR, account, user.login)
     },
 
     async createToken(login, { scopes, permissions, repositories, allRepositories, note, expiresInDays }) {

@@ -1,12 +1,14 @@
 import { RefusedToStart } from '../../errors.ts'
 import { type ApiClient, type ApiRequest, ask, type Server, segment } from '../api-client.ts'
 import { fullName, type RepositoryName } from '../names.ts'
-import type {
-  AccountSummary,
-  Administration,
-  RepositorySummary,
-  TokenSummary,
-  UserSummary
+import {
+  type AccountSummary,
+  type Administration,
+  type MemberSummary,
+  ORGANIZATION_ROLES,
+  type RepositorySummary,
+  type TokenSummary,
+  type UserSummary
 } from './administration.ts'
 
 const PER_PAGE = 100
@@ -17,10 +19,28 @@ const REMEDIES: ApiClient['remedies'] = {
   token: 'Set COFFER_TOKEN, or COFFER_TOKEN_FILE, to a valid token of an administrator.'
 }
 
+interface List {
+  path: string
+  /** ends with & */
+  query?: string
+  notFound?: string
+}
+
 /** Administration by the calls that GitHub's API and GitHub Enterprise Server's have for it. */
 export function onlineAdministration(server: Server): Administration {
   const client: ApiClient = { ...server, expected: 'Coffer server', remedies: REMEDIES }
   const call = <T = unknown>(request: ApiRequest) => ask<T>(client, request)
+
+  const listAll = async <T>({ path, query = '', notFound }: List): Promise<T[]> => {
+    const all: T[] = []
+    for (let page = 1; ; page++) {
+      const url = `${path}?${query}per_page=${PER_PAGE}&page=${page}`
+      const listed = await call<T[]>({ method: 'GET', path: url, ...(notFound && { notFound }) })
+      all.push(...listed)
+      if (listed.length < PER_PAGE) return all
+    }
+  }
+
   return {
     async createUser({ login, email, name, siteAdmin }) {
       const body = { login, email, name, site_admin: siteAdmin }
@@ -36,6 +56,40 @@ export function onlineAdministration(server: Server): Administration {
       const body = { login, admin: owner }
       const organization = await call<AccountSummary>({ method: 'POST', path: '/admin/organizations', body })
       return { id: organization.id, login: organization.login }
+    },
+
+    async deleteOrganization(login) {
+      await call({ method: 'DELETE', path: `/orgs/${segment(login)}`, notFound: noOrganization(login) })
+    },
+
+    async listMembers(organization) {
+      const members: MemberSummary[] = []
+      for (const role of ORGANIZATION_ROLES) {
+        const listed = await listAll<AccountSummary>({
+          path: `/orgs/${segment(organization)}/members`,
+          query: `role=${role}&`,
+          notFound: noOrganization(organization)
+        })
+        members.push(...listed.map(({ id, login }) => ({ id, login, role })))
+      }
+      return members
+    },
+
+    async setMember(organization, login, role) {
+      await call({
+        method: 'PUT',
+        path: membershipPath(organization, login),
+        body: { role },
+        notFound: `${noUser(login)} Or: ${noOrganization(organization)}`
+      })
+    },
+
+    async removeMember(organization, login) {
+      await call({
+        method: 'DELETE',
+        path: membershipPath(organization, login),
+        notFound: `${login} is no member of ${organization}. Or: ${noOrganization(organization)}`
+      })
     },
 
     async createToken(login, { scopes, permissions, repositories, allRepositories, note, expiresInDays }) {
@@ -80,13 +134,7 @@ export function onlineAdministration(server: Server): Administration {
     },
 
     async listRepositories() {
-      const repositories: RepositorySummary[] = []
-      for (let page = 1; ; page++) {
-        const path = `/user/repos?per_page=${PER_PAGE}&page=${page}`
-        const listed = await call<RepositorySummary[]>({ method: 'GET', path })
-        repositories.push(...listed.map(summarize))
-        if (listed.length < PER_PAGE) return repositories
-      }
+      return (await listAll<RepositorySummary>({ path: '/user/repos' })).map(summarize)
     },
 
     async setCollaborator(repository, login, role) {
@@ -132,6 +180,18 @@ function pathOf({ owner, name }: RepositoryName): string {
 
 function summarize({ id, full_name, private: flag }: RepositorySummary): RepositorySummary {
   return { id, full_name, private: flag }
+}
+
+function membershipPath(organization: string, login: string): string {
+  return `/orgs/${segment(organization)}/memberships/${segment(login)}`
+}
+
+function noOrganization(login: string): string {
+  return (
+    `There is no organization ${login} to which the token's account belongs. Use a token of an owner:\n` +
+    '  COFFER_TOKEN=$(npx coffer admin token create OWNER --scopes admin:org) npx coffer admin org …\n' +
+    '  --offline works on all, while no server runs.'
+  )
 }
 
 function noUser(login: string): string {

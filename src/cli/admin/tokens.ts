@@ -1,5 +1,5 @@
 import { type Command, InvalidArgumentError } from 'commander'
-import { SCOPES } from '../../auth/scopes.ts'
+import { PERMISSIONS, SCOPES } from '../../auth/scopes.ts'
 import { RefusedToStart } from '../../errors.ts'
 import { parseRepository, type RepositoryName } from '../names.ts'
 import { printJson } from '../terminal.ts'
@@ -22,7 +22,17 @@ const EXAMPLES = `admin token create mona --scopes repo,codespace
 A lost token of the administrator is replaced while the server is stopped:
   $ npx coffer admin token create admin --scopes all --offline
 
+Permissions, by GitHub's names; each is read or write, metadata read alone:
+${listPermissions()}
+
 A token for somebody else lives an hour, unless the account never had one or --expires says otherwise.`
+
+function listPermissions(): string {
+  return Object.keys(PERMISSIONS)
+    .sort()
+    .map((name) => `  ${name}`)
+    .join('\n')
+}
 
 export function addTokenCommands(admin: Command): void {
   const token = group(admin, 'token', 'Make and revoke tokens.')

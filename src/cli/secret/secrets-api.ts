@@ -1,6 +1,6 @@
 import nacl from 'tweetnacl'
 import sealedBox from 'tweetnacl-sealedbox-js'
-import { type ApiClient, ask, exchange, requireSuccess, segment } from '../api-client.ts'
+import { type ApiClient, ask, exchange, nextQuery, requireSuccess, segment } from '../api-client.ts'
 import { CommandFailed } from '../terminal.ts'
 import type { Collection } from './collection.ts'
 import type { SelectionMembers, Visibility } from './selection.ts'
@@ -107,10 +107,7 @@ function secretPath(collection: Collection, name: string): string {
   return `${collection.path}/${segment(name)}`
 }
 
-/**
- * All pages of a list. Of the link to the next one only the query is taken: the token goes to no other address,
- * and a server behind another name than its own links is listed all the same.
- */
+/** All pages of a list. */
 async function listPages<T>(
   client: ApiClient,
   path: string,
@@ -122,22 +119,16 @@ async function listPages<T>(
   for (let query: string | undefined = `?per_page=${PER_PAGE}`; query !== undefined; ) {
     asked.add(query)
     const request = { method: 'GET', path: path + query, notFound } as const
-    const { body, headers } = requireSuccess(client, request, await exchange(client, request))
-    const page = (body as Record<string, unknown>)[member]
+    const answer = requireSuccess(client, request, await exchange(client, request))
+    const page = (answer.body as Record<string, unknown>)[member]
     if (!Array.isArray(page)) {
       throw new CommandFailed(`What answers at ${client.url} lists no ${member}. ${client.remedies.wrongUrl}`)
     }
     listed.push(...page)
-    query = nextQuery(headers.get('link'))
+    query = nextQuery(answer)
     if (query !== undefined && asked.has(query)) {
       throw new CommandFailed(`The pages of the server at ${client.url} lead in a circle.`)
     }
   }
   return listed
-}
-
-/** RFC 8288: `<https://…?page=2>; rel="next"`. */
-function nextQuery(link: string | null): string | undefined {
-  const target = /<([^<>]+)>\s*;\s*rel="?next"?/.exec(link ?? '')?.[1]
-  return target === undefined ? undefined : new URL(target, 'http://localhost').search
 }

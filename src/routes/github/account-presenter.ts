@@ -142,7 +142,7 @@ export function presentOrganization(base: string, account: Pick<Account, 'id' | 
 
 export const OrganizationFull = Type.Object({
   ...OrganizationSimple.properties,
-  name: Nullable(Type.String()),
+  name: Type.Optional(Type.String()),
   html_url: Uri,
   type: Type.String(),
   has_organization_projects: Type.Boolean(),
@@ -160,7 +160,7 @@ export function presentFullOrganization(base: string, facts: OrganizationFacts) 
   const { organization_id, login, organization_name } = facts
   return {
     ...presentOrganization(base, { id: organization_id, login }),
-    name: organization_name,
+    ...(organization_name !== null && { name: organization_name }),
     html_url: `${pagesOf(base)}/${login}`,
     type: 'Organization',
     has_organization_projects: false,

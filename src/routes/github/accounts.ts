@@ -18,7 +18,7 @@ export const accountRoutes: GitHubRoutes = (app, { db }) => {
   app.get(
     '/user',
     {
-      config: { access: 'authenticated', docs: `${DOCS}/users/users#get-the-authenticated-user` },
+      config: { access: 'user', docs: `${DOCS}/users/users#get-the-authenticated-user` },
       schema: {
         tags: TAGS,
         operationId: 'users/get-authenticated',

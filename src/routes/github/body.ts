@@ -74,6 +74,8 @@ function ruleOf({ keyword, params }: ErrorObject): string {
       return `it is none of the values that are allowed`
     case 'maxLength':
       return `it is longer than ${params.limit} characters`
+    case 'maxItems':
+      return `it has more than ${params.limit} entries`
     case 'minLength':
       return `it is shorter than ${params.limit} characters`
     case 'minimum':

@@ -1,9 +1,12 @@
 import type { FastifyRequest } from 'fastify'
-import type { AccessName } from '../../auth/access.ts'
+import { ACCESS, type AccessName, type AccessRule } from '../../auth/access.ts'
 import { type Actor, principalOf } from '../../auth/actor.ts'
 import { NotFound } from '../../errors.ts'
 import type { TokenPrincipal } from '../../secrets/vault.ts'
+import type { Principal } from '../../store/audit.ts'
 import type { DeploymentEnvironment } from '../../store/deployment-environments.ts'
+import type { Installation } from '../../store/installations.ts'
+import type { Integration } from '../../store/integrations.ts'
 import type { OrganizationFacts } from '../../store/organizations.ts'
 import type { RepositoryFacts } from '../../store/repositories.ts'
 import type { SecretHead, SecretPage } from '../../store/secrets.ts'
@@ -13,6 +16,7 @@ export interface Found {
   repository?: RepositoryFacts | undefined
   organization?: OrganizationFacts | undefined
   environment?: DeploymentEnvironment | undefined
+  installation?: Installation | undefined
   secret?: SecretHead | undefined
   page?: SecretPage | undefined
 }
@@ -28,6 +32,8 @@ declare module 'fastify' {
   }
   interface FastifyRequest {
     actor: Actor
+    /** instead of the actor, where a GitHub App asks for itself */
+    integration: Integration
     found: Found
   }
 }
@@ -39,8 +45,14 @@ export function apiPrefix(request: FastifyRequest): string {
   return (request.raw as { [API_PREFIX]?: string })[API_PREFIX] ?? ''
 }
 
+/** Who writes, and what the operation needs of the token until the write commits. */
 export function principal(request: FastifyRequest): TokenPrincipal {
-  return principalOf(request.actor, request.id) as TokenPrincipal
+  const rule: AccessRule = ACCESS[request.routeOptions.config.access!]
+  const needs = {
+    permission: rule.permission ?? null,
+    repositoryId: request.found.repository?.repository_id ?? null
+  }
+  return principalOf(request.actor, request.id, needs) as TokenPrincipal
 }
 
 /** The repository that the guard found and allowed. */
@@ -58,4 +70,14 @@ export function foundEnvironment(request: FastifyRequest): DeploymentEnvironment
   const { environment } = request.found
   if (!environment) throw new NotFound()
   return environment
+}
+
+/** The installation that the guard found, of the App that asks. */
+export function foundInstallation(request: FastifyRequest): Installation {
+  return request.found.installation!
+}
+
+/** Who writes, where a GitHub App asks for itself. */
+export function appPrincipal({ integration, id }: FastifyRequest): Principal {
+  return { kind: 'app', uid: integration.integration_uid, tokenId: null, issuedByUid: null, requestId: id }
 }

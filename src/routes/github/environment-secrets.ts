@@ -45,8 +45,14 @@ function owner(app: App, { db }: GitHubDependencies): SecretOwner {
     },
     collection(request) {
       const { environment_uid } = foundEnvironment(request)
-      const { owner_uid } = foundRepository(request)
-      return { app, kind: 'deployment-environment', ownerUid: environment_uid, streamUid: owner_uid }
+      const { owner_uid, repository_uid } = foundRepository(request)
+      return {
+        app,
+        kind: 'deployment-environment',
+        ownerUid: environment_uid,
+        streamUid: owner_uid,
+        repositoryUid: repository_uid
+      }
     },
     find: {
       owner: findEnvironmentOf(db),

@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyPluginCallback } from 'fastify'
 import type { Kysely } from 'kysely'
+import type { Denials } from '../../audit/denials.ts'
 import type { Authenticator } from '../../auth/authenticate.ts'
 import type { RateLimits } from '../../auth/rate-limits.ts'
 import type { TokenLifetimes } from '../../directory/tokens.ts'
@@ -10,15 +11,21 @@ import type { Vault } from '../../secrets/vault.ts'
 import type { Database } from '../../store/tables.ts'
 import { accountRoutes } from './accounts.ts'
 import { adminRoutes } from './admin.ts'
+import { adminAppRoutes } from './admin-apps.ts'
+import { auditLogRoutes } from './audit-log.ts'
 import { ignoreContentType, readBodies } from './body.ts'
 import { collaboratorRoutes } from './collaborators.ts'
 import { answerConditionally } from './conditional.ts'
+import { denialOf } from './denials.ts'
 import { deploymentEnvironmentRoutes } from './deployment-environments.ts'
 import { environmentSecretRoutes } from './environment-secrets.ts'
 import { handleError } from './errors.ts'
 import { graphqlRoutes } from './graphql.ts'
 import { guard } from './guard.ts'
 import { readApiVersion, readMediaType, setCommonHeaders, setPreflightHeaders } from './headers.ts'
+import { installationTokenRoutes } from './installation-tokens.ts'
+import { installationRoutes } from './installations.ts'
+import { integrationRoutes } from './integrations.ts'
 import { Limiter } from './limiter.ts'
 import { membershipRoutes } from './memberships.ts'
 import { metaRoutes, openMetaRoutes } from './meta.ts'
@@ -37,6 +44,7 @@ export interface GitHubDependencies {
   /** undefined: none are set, and nothing is counted */
   rateLimits: RateLimits | undefined
   metrics: Metrics
+  denials: Denials
   tokenLifetimes: TokenLifetimes
   version: string
 }
@@ -54,8 +62,13 @@ const RESOURCES: readonly GitHubRoutes[] = [
   accountRoutes,
   organizationRoutes,
   membershipRoutes,
+  integrationRoutes,
+  installationTokenRoutes,
+  installationRoutes,
   adminRoutes,
   graphqlRoutes,
+  adminAppRoutes,
+  auditLogRoutes,
   metaRoutes,
   openMetaRoutes,
   rateLimitRoutes
@@ -67,7 +80,11 @@ export function gitHubApi(dependencies: GitHubDependencies): FastifyPluginCallba
     const { db, authenticator, rateLimits } = dependencies
     const limiter = rateLimits && new Limiter(rateLimits, authenticator)
     readBodies(app)
-    app.setErrorHandler(handleError)
+    app.setErrorHandler<Error>((error, request, reply) => {
+      const denial = denialOf(error, request)
+      if (denial) dependencies.denials.record(denial)
+      handleError(error, request, reply)
+    })
     app.addHook('onRequest', (request, reply, next) => {
       setCommonHeaders(request, reply)
       try {

@@ -9,7 +9,9 @@ import {
   requireRepositoryAccess
 } from '../../auth/access.ts'
 import type { Authenticator } from '../../auth/authenticate.ts'
+import { appSubject, tokenSubject } from '../../auth/rate-limits.ts'
 import { NotFound, Renamed } from '../../errors.ts'
+import { findInstallation } from '../../store/installations.ts'
 import type { OrganizationLocator } from '../../store/organizations.ts'
 import { findRenamedRepository, type RepositoryLocator } from '../../store/repositories.ts'
 import type { Database } from '../../store/tables.ts'
@@ -28,6 +30,7 @@ export function guard(
   limiter?: Limiter
 ): void {
   app.decorateRequest('actor')
+  app.decorateRequest('integration')
   app.decorateRequest('found')
 
   app.addHook('onRoute', (route) => {
@@ -62,11 +65,18 @@ function settleAccess(
     // A trailing slash is an empty parameter to the router, and no route to clients.
     if (Object.values(request.params as Record<string, string>).includes('')) throw new NotFound()
     const { authorization } = request.headers
+    if (rule.on === 'integration') {
+      const integration = await authenticator.authenticateApp(authorization, request.ip)
+      request.integration = integration
+      limit?.begin(request, reply, appSubject(integration.integration_id))
+      request.found = find ? await find(request) : {}
+      return
+    }
     const actor =
       authenticator.recall(authorization) ?? (await authenticator.authenticate(authorization, request.ip))
     request.actor = actor
     setTokenHeaders(reply, actor, accepted)
-    limit?.begin(request, reply)
+    limit?.begin(request, reply, tokenSubject(actor.token.id))
     if (rule.on === 'token' || rule.on === 'site') {
       requireAccess(actor, rule)
       request.found = find ? await find(request) : {}
@@ -137,6 +147,18 @@ export async function findInOrganization(
 ): Promise<Found> {
   const locator = readOrganizationLocator(request)
   return (locator && (await find(locator))) ?? {}
+}
+
+/** Finds the installation of a path; throws unless it is one of the App that asks. */
+export function findOwnInstallation(db: Kysely<Database>) {
+  return async ({ params, integration }: FastifyRequest): Promise<Found> => {
+    const installationId = readId((params as { installation_id: string }).installation_id)
+    if (installationId === undefined) throw new NotFound()
+    const integrationId = integration.integration_id
+    const installation = await findInstallation(db, { installationId, integrationId })
+    if (!installation) throw new NotFound()
+    return { installation }
+  }
 }
 
 /** The login of a path; throws when none can be like it. */

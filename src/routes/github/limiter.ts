@@ -38,7 +38,7 @@ function resourceOf(url: string): RateResource {
 /** What the guard of one route does about limits. */
 export interface RouteLimiter {
   /** the guard knows who asks: counts, beside what the guard does next */
-  begin(request: FastifyRequest, reply: FastifyReply): void
+  begin(request: FastifyRequest, reply: FastifyReply, subject: Subject): void
   /** a guard that answers nothing before its request is counted, a refusal neither */
   around(settle: Hook): Hook
 }
@@ -65,8 +65,8 @@ export class Limiter {
   forRoute(url: string): RouteLimiter {
     const resource = resourceOf(url)
     return {
-      begin: (request, reply) => {
-        request.counting = this.#count(request, reply, tokenSubject(request.actor.token.id), resource)
+      begin: (request, reply, subject) => {
+        request.counting = this.#count(request, reply, subject, resource)
         request.counting.catch(() => {})
       },
       around: (settle) => async (request, reply) => {
@@ -116,7 +116,7 @@ export class Limiter {
 
   /** An answer that the client had already does not count, if it came with a token. */
   async #giveBack(request: FastifyRequest, reply: FastifyReply): Promise<void> {
-    if (request.counted?.subject.kind !== 'token') return
+    if (!request.counted || request.counted.subject.kind === 'address') return
     const { subject, standing } = request.counted
     try {
       setRateLimitHeaders(reply, await this.#limits.giveBack(subject, standing))

@@ -1,6 +1,7 @@
 import { Type } from '@sinclair/typebox'
 import type { FastifyRequest } from 'fastify'
 import { sightOf } from '../../auth/actor.ts'
+import { removeOrganization } from '../../directory/accounts.ts'
 import { findOrganization, listMembers, listOrganizationsOf } from '../../store/organizations.ts'
 import { listRepositories } from '../../store/repositories.ts'
 import {
@@ -11,20 +12,20 @@ import {
   presentSimpleUser,
   SimpleUser
 } from './account-presenter.ts'
-import { apiPrefix, type Found, foundOrganization } from './context.ts'
+import { apiPrefix, type Found, foundOrganization, principal } from './context.ts'
 import type { GitHubRoutes } from './github.ts'
 import { findInOrganization } from './guard.ts'
 import { readApiVersion } from './headers.ts'
 import { readPage, setLinks } from './pagination.ts'
 import { MinimalRepository, presentRepository } from './repository-presenter.ts'
-import { OrganizationParams, PageQuery, responses } from './schemas.ts'
+import { EmptyObject, OrganizationParams, PageQuery, responses } from './schemas.ts'
 
 // Organizations, as far as clients look them up. https://docs.github.com/rest/orgs/orgs
 
 const DOCS = 'https://docs.github.com/rest'
 const TAGS = ['directory']
 
-export const organizationRoutes: GitHubRoutes = (app, { db }) => {
+export const organizationRoutes: GitHubRoutes = (app, { db, authenticator }) => {
   const base = (request: FastifyRequest) => app.baseUrl() + apiPrefix(request)
   const find = (request: FastifyRequest): Promise<Found> =>
     findInOrganization(request, async (locator) => ({
@@ -47,6 +48,26 @@ export const organizationRoutes: GitHubRoutes = (app, { db }) => {
         }
       },
       async (request) => presentFullOrganization(base(request), foundOrganization(request))
+    )
+
+    app.delete(
+      path,
+      {
+        config: { access: 'organization:admin', find, docs: `${DOCS}/orgs/orgs#delete-an-organization` },
+        schema: {
+          ...common,
+          operationId: 'orgs/delete',
+          summary: 'Delete an organization with its secrets and repositories',
+          description: "Done when it is answered; the status is GitHub's.",
+          response: responses({ 202: EmptyObject })
+        }
+      },
+      async (request, reply) => {
+        const { organization_id, organization_uid, login } = foundOrganization(request)
+        const organization = { id: organization_id, uid: organization_uid, login }
+        authenticator.forget(await removeOrganization(db, principal(request), organization))
+        return reply.code(202).send({})
+      }
     )
 
     app.get(
@@ -115,7 +136,7 @@ export const organizationRoutes: GitHubRoutes = (app, { db }) => {
     '/user/orgs',
     {
       config: {
-        access: 'authenticated',
+        access: 'organizations:list',
         docs: `${DOCS}/orgs/orgs#list-organizations-for-the-authenticated-user`
       },
       schema: {

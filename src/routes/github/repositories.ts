@@ -144,7 +144,7 @@ export const repositoryRoutes: GitHubRoutes = (app, { db }) => {
     '/user/repos',
     {
       config: {
-        access: 'authenticated',
+        access: 'user',
         docs: `${DOCS}#list-repositories-for-the-authenticated-user`
       },
       schema: {
@@ -204,7 +204,10 @@ export const repositoryRoutes: GitHubRoutes = (app, { db }) => {
   app.post<{ Body: NewRepository; Params: Static<typeof OrganizationParams> }>(
     '/orgs/:org/repos',
     {
-      config: { access: 'repositories:create', docs: `${DOCS}#create-an-organization-repository` },
+      config: {
+        access: 'organization-repositories:create',
+        docs: `${DOCS}#create-an-organization-repository`
+      },
       schema: {
         tags: TAGS,
         operationId: 'repos/create-in-org',
@@ -220,12 +223,11 @@ export const repositoryRoutes: GitHubRoutes = (app, { db }) => {
       const flag = isPrivate(request.body) ?? false
       requireScopeFor(request, flag)
       const login = readLogin(request.params.org)
-      const organization = await requireOrganizationToCreateIn(db, request.actor.accountId, login)
-      const id = await createRepository(db, principal(request), organization, {
-        name,
-        private: flag,
-        description
-      })
+      const { accountId, kind } = request.actor
+      const organization = await requireOrganizationToCreateIn(db, accountId, login)
+      const values = { name, private: flag, description }
+      const installationId = kind === 'installation' ? accountId : undefined
+      const id = await createRepository(db, principal(request), organization, values, installationId)
       const created = await presentById(request, id)
       return reply.code(201).header('location', created.url).send(created)
     }

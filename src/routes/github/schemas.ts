@@ -30,7 +30,7 @@ export const ValidationError = Type.Object({
   status: Type.String()
 })
 
-const SUCCESS: Record<number, string> = { 200: 'OK', 201: 'Created', 204: 'Done' }
+const SUCCESS: Record<number, string> = { 200: 'OK', 201: 'Created', 202: 'Accepted', 204: 'Done' }
 
 const ERRORS: Record<number, TSchema> = {
   400: { ...BasicError, description: 'The body is not JSON, or the API version is unknown' },

@@ -80,7 +80,7 @@ export function secretRoutes(
       value: { keyId: body.key_id, sealedBox: body.encrypted_value },
       found,
       ...(initialVisibility && { initialVisibility }),
-      ...(changed && { alongside: (tx, secret) => applySelection(tx, secret, collection, change) })
+      ...(changed && { alongside: (tx, secret) => applySelection(tx, secret, change) })
     })
   }
 

@@ -1,11 +1,12 @@
 import { type Static, Type } from '@sinclair/typebox'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { sightOf } from '../../auth/actor.ts'
-import { InvalidInput, NotFound } from '../../errors.ts'
+import { NotFound } from '../../errors.ts'
 import {
   addRepository,
   parseRepositoryIds,
   removeRepository,
+  requireNameable,
   requireSelectable,
   requireSelectableRepository,
   type SelectionChange,
@@ -47,15 +48,7 @@ const RepositoryList = Type.Object({
 export function readChange({ selectsByNaming }: SecretSelection, body: SelectionBody): SelectionChange {
   const ids = body.selected_repository_ids
   const repositoryIds = ids === undefined ? undefined : parseRepositoryIds(ids)
-  if (body.visibility && body.visibility !== 'selected' && repositoryIds?.length) {
-    throw new InvalidInput('Validation Failed', [
-      {
-        field: 'selected_repository_ids',
-        code: 'custom',
-        message: 'selected_repository_ids can be given only when visibility is selected'
-      }
-    ])
-  }
+  if (body.visibility && repositoryIds?.length) requireNameable(body.visibility)
   const named = selectsByNaming && repositoryIds ? 'selected' : undefined
   return { repositoryIds, visibility: body.visibility ?? named }
 }

@@ -1,8 +1,11 @@
 import type pg from 'pg'
 import { RefusedToStart } from '../../errors.ts'
 
-/** Which migrations ran is in the manifest; nodes and rate limits are of the servers that run right now. */
-const LEFT_OUT = ['migrations', 'migrations_lock', 'nodes', 'rate_limits']
+/**
+ * Which migrations ran is in the manifest; nodes and rate limits are of the servers that run right now; how far the
+ * sealer is, is told in transaction ids, which mean nothing in another cluster.
+ */
+const LEFT_OUT = ['migrations', 'migrations_lock', 'nodes', 'rate_limits', 'audit_sealer']
 
 export interface TableDescription {
   name: string

@@ -1,8 +1,8 @@
 import type { InjectOptions } from 'fastify'
-import type { Response } from 'light-my-request'
 import t, { type Test } from 'tap'
-import { describedStatuses, documentationUrl, schemaValidator, validator } from '../../github-description.ts'
+import { documentationUrl, schemaValidator } from '../../github-description.ts'
 import { startTestServer, type TestServer } from '../../helper.ts'
+import { conforms } from './conforms.ts'
 
 const REPO = '/repos/mona/web/codespaces/secrets'
 const USER = '/user/codespaces/secrets'
@@ -68,36 +68,6 @@ function operations(repositoryId: number): Operation[] {
       collection: USER
     }
   ].map((operation) => ({ ...operation, id: `codespaces/${operation.id}` }) as Operation)
-}
-
-/** Status and body as GitHub describes them: for this operation, else as its errors are everywhere. */
-function conforms(t: Test, id: string, response: Response, status: number): void {
-  const name = `${id} ${status}`
-  if (!t.equal(response.statusCode, status, `${name}: status`)) t.comment(response.body)
-  const described = describedStatuses(id).includes(status)
-  if (status === 204) {
-    t.ok(described, `${name} is described`)
-    t.equal(response.body, '', `${name}: empty`)
-    t.equal(response.headers['content-type'], undefined, `${name}: no content-type`)
-    t.equal(response.headers['content-length'], undefined, `${name}: no content-length`)
-    t.equal(response.headers.etag, undefined, `${name}: no etag`)
-    return
-  }
-  t.equal(response.headers['content-type'], 'application/json; charset=utf-8', `${name}: JSON`)
-  const body = response.json()
-  if (described) t.same(validator(id, status)(body), [], `${name}: body`)
-  if (status < 400) {
-    t.ok(described, `${name} is described`)
-    return
-  }
-  if (!described) {
-    t.same(schemaValidator(status === 422 ? 'validation-error' : 'basic-error')(body), [], `${name}: body`)
-  }
-  const members = body.errors
-    ? ['message', 'errors', 'documentation_url', 'status']
-    : ['message', 'documentation_url', 'status']
-  t.same(Object.keys(body), members, `${name}: members`)
-  t.equal(body.status, String(status), `${name}: status in the body`)
 }
 
 async function prepare(t: Test) {

@@ -184,7 +184,7 @@ t.test('what is no route has a JSON answer', async (t) => {
     ['GET', '/user/'],
     ['GET', '/user/repos/'],
     ['POST', '/user'],
-    ['DELETE', '/orgs/acme'],
+    ['PATCH', '/orgs/acme'],
     ['PUT', '/users/mona'],
     ['GET', '/api/v4/user'],
     ['GET', '/users/%E0%A4%A']

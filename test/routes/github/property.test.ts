@@ -1,25 +1,50 @@
 import fc from 'fast-check'
 import t, { type Test } from 'tap'
+import type { App, CollectionKind } from '../../../src/apps.ts'
 import { makeToken } from '../../../src/auth/token.ts'
 import { sealFor, startTestServer, type TestRequest } from '../../helper.ts'
 import { stored } from './refusal.ts'
 
 const REPO = '/repos/mona/web/codespaces/secrets'
 const USER = '/user/codespaces/secrets'
+const ORG = '/orgs/octo-org/codespaces/secrets'
+const ENVIRONMENT = '/repos/mona/web/environments/production/secrets'
+const COLLECTIONS = [REPO, USER, ORG, ENVIRONMENT]
 const CLOCK_MS = 1700
 
 const server = await startTestServer(t, { maxSecrets: 100_000, logLevel: 'error' })
 const mona = await server.createUser('mona')
 await server.createUser('octocat')
 const repositoryId = await server.createRepository(mona, 'web')
-const token = await server.createToken(mona, { scopes: ['repo', 'codespace'] })
-await server.createOrganization('octo-org', mona)
-for (const path of [REPO, USER]) {
-  await server.request('PUT', `${path}/KEPT`, { token, body: await server.seal(path, token, 'stays') })
+const token = await server.createToken(mona, { scopes: ['repo', 'codespace', 'admin:org'] })
+const organization = await server.createOrganization('octo-org', mona)
+const ownIds: number[] = []
+for (const name of ['one', 'two', 'three']) ownIds.push(await server.createRepository(organization, name))
+await server.request('PUT', '/repos/mona/web/environments/production', { token })
+const keys: Record<string, { key: string; key_id: string }> = {}
+for (const path of COLLECTIONS) {
+  const body = { ...(await server.seal(path, token, 'stays')), ...(path === ORG && { visibility: 'all' }) }
+  await server.request('PUT', `${path}/KEPT`, { token, body })
+  keys[path] = (await server.request('GET', `${path}/public-key`, { token })).json()
 }
-const keys = {
-  [REPO]: (await server.request('GET', `${REPO}/public-key`, { token })).json(),
-  [USER]: (await server.request('GET', `${USER}/public-key`, { token })).json()
+
+const uidOf = async (table: 'repositories' | 'deployment_environments', column: 'id' | 'repository_id') =>
+  (
+    await server.db
+      .selectFrom(table as 'repositories')
+      .select('uid')
+      .where(column as 'id', '=', repositoryId)
+      .executeTakeFirstOrThrow()
+  ).uid
+const owners: Record<string, [App, CollectionKind, string]> = {
+  [REPO]: ['codespaces', 'repository', await uidOf('repositories', 'id')],
+  [USER]: ['codespaces', 'user', mona.uid],
+  [ORG]: ['codespaces', 'organization', organization.uid],
+  [ENVIRONMENT]: [
+    'actions',
+    'deployment-environment',
+    await uidOf('deployment_environments', 'repository_id')
+  ]
 }
 
 type Method = 'GET' | 'HEAD' | 'PUT' | 'POST' | 'PATCH' | 'DELETE' | 'OPTIONS'
@@ -55,7 +80,7 @@ async function checkAlone(method: Method, url: string, request: TestRequest): Pr
   }
   last = JSON.stringify(await stored(server.db))
   const changed = last !== before
-  const may = status === 201 || status === 204 || (status === 200 && method === 'PATCH')
+  const may = status === 201 || status === 204 || (status === 200 && (method === 'PATCH' || method === 'PUT'))
   if (changed && !may) throw new Error(`something was stored: ${said}`)
   if (changed && (method === 'GET' || method === 'HEAD' || method === 'OPTIONS'))
     throw new Error(`a read wrote: ${said}`)
@@ -196,6 +221,22 @@ const anyUrl = fc
       `${USER}/KEPT/repositories`,
       `${USER}/KEPT/repositories/:i`,
       `${USER}/:n/repositories/:i`,
+      ORG,
+      `${ORG}/:n`,
+      `${ORG}/KEPT/repositories`,
+      `${ORG}/:n/repositories/:i`,
+      '/orgs/:s/actions/secrets/:n',
+      '/orgs/octo-org/members',
+      '/orgs/octo-org/memberships/:s',
+      '/orgs/:s/memberships/:s',
+      '/organizations/:i',
+      '/organizations/:i/agents/secrets/:n',
+      '/user/orgs',
+      '/repos/mona/web/environments/:s',
+      `${ENVIRONMENT}/:n`,
+      '/repos/mona/web/environments/:s/secrets/:n',
+      '/repos/mona/web/dependabot/secrets/:n',
+      '/repos/mona/web/actions/organization-secrets',
       '/:s',
       '/:s/:s',
       '/:s/:s/:s',
@@ -217,14 +258,16 @@ const anyUrl = fc
     )
   })
   // The two tokens' own accounts and repository stay, and pages for people are no part of the API.
-  .filter((url) => !/\/(docs|healthz|readyz|metrics)/i.test(url))
+  .filter((url) => !/\/(docs|healthz|readyz|metrics)/i.test(url) && URL.canParse(url, 'http://localhost'))
 const anyMethod = fc.constantFrom<Method>('GET', 'HEAD', 'PUT', 'POST', 'PATCH', 'DELETE', 'OPTIONS')
 const anyToken = fc.constantFrom(token, server.admin.token)
 
 const keepsTheStage = (method: Method, url: string) =>
   !(
     method === 'DELETE' &&
-    /^(\/api\/v3)?\/(repos\/mona\/web|repositories\/\d+|admin\/users\/[^/]*(\/authorizations)?)$/i.test(url)
+    /^(\/api\/v3)?\/(repos\/mona\/web|repositories\/\d+|orgs\/[^/]*|organizations\/\d+|admin\/users\/[^/]*(\/authorizations)?)$/i.test(
+      url
+    )
   ) &&
   !(method === 'PATCH' && /\/repos\/mona\/web$|\/repositories\/\d+$/i.test(url)) &&
   !(method === 'DELETE' && url.endsWith('/KEPT'))
@@ -240,7 +283,7 @@ t.test('any method, path and body', (t) =>
 
 t.test('any name and any body of a secret', (t) =>
   holds(t, (seen) =>
-    fc.asyncProperty(fc.constantFrom(REPO, USER), name, anyBody, async (path, secretName, body) => {
+    fc.asyncProperty(fc.constantFrom(...COLLECTIONS), name, anyBody, async (path, secretName, body) => {
       seen(await check('PUT', `${path}/${secretName}`, { token, body }))
     })
   )
@@ -249,7 +292,7 @@ t.test('any name and any body of a secret', (t) =>
 t.test('any bytes in the place of a sealed box, and any change to one', (t) =>
   holds(t, (seen) =>
     fc.asyncProperty(
-      fc.constantFrom(REPO, USER),
+      fc.constantFrom(...COLLECTIONS),
       fc.oneof(
         fc.record({ kind: fc.constant('noise' as const), bytes: fc.uint8Array({ maxLength: 300 }) }),
         fc.record({
@@ -277,20 +320,70 @@ t.test('any bytes in the place of a sealed box, and any change to one', (t) =>
         const expected = box.kind === 'good' ? 204 : 422
         if (status !== expected) throw new Error(`${box.kind} → ${status}`)
         if (box.kind !== 'good') return
-        const { uid } =
-          path === USER
-            ? mona
-            : await server.db
-                .selectFrom('repositories')
-                .select('uid')
-                .where('id', '=', repositoryId)
-                .executeTakeFirstOrThrow()
-        const kept = await server.reveal(path === USER ? 'user' : 'repository', uid, 'KEPT')
+        const [app, kind, ownerUid] = owners[path]!
+        const kept = await server.reveal(kind, ownerUid, 'KEPT', app)
         if (!kept?.equals(Buffer.from(box.value))) throw new Error('another value is stored')
       }
     )
   )
 )
+
+t.test('any visibility and any ids of an organization secret', (t) => {
+  const url = `${ORG}/MODEL`
+  const state = { visibility: 'all', ids: [] as number[], value: 0 }
+  const change = fc.record(
+    {
+      visibility: fc.constantFrom('all', 'private', 'selected'),
+      ids: fc.oneof(
+        fc.constant(null),
+        fc.subarray(ownIds),
+        fc.subarray([...ownIds, repositoryId, 987_654_321, -1], { minLength: 1 })
+      ),
+      valued: fc.boolean()
+    },
+    { requiredKeys: ['valued'] }
+  )
+  return holds(t, (seen) =>
+    fc.asyncProperty(change, async ({ visibility, ids, valued }) => {
+      const { key, key_id } = keys[ORG]!
+      const next = state.value + 1
+      const body = {
+        ...(valued && { key_id, encrypted_value: sealFor(key, String(next)) }),
+        ...(visibility !== undefined && { visibility }),
+        ...(ids !== undefined && { selected_repository_ids: ids })
+      }
+      const exists = state.value > 0
+      const target = visibility ?? (exists ? state.visibility : undefined)
+      const good =
+        (valued || (exists && (visibility !== undefined || ids !== undefined))) &&
+        target !== undefined &&
+        (!ids?.length || (target === 'selected' && ids.every((id) => ownIds.includes(id))))
+      const status = await check('PUT', url, { token, body })
+      seen(status)
+      const expected = good ? (exists ? 204 : 201) : 422
+      if (status !== expected) throw new Error(`${status}, not ${expected}, in ${JSON.stringify(state)}`)
+      if (good) {
+        if (ids !== undefined) state.ids = ids ?? []
+        else if (visibility !== undefined && visibility !== 'selected') state.ids = []
+        state.visibility = target!
+        if (valued) state.value = next
+      }
+      if (state.value === 0) return
+      const shown = (await server.request('GET', url, { token })).json()
+      const listed = (await server.request('GET', `${url}/repositories`, { token })).json()
+      const value = await server.reveal('organization', organization.uid, 'MODEL')
+      const now = {
+        visibility: shown.visibility,
+        ids: listed.repositories.map(({ id }: { id: number }) => id),
+        value: Number(value)
+      }
+      const model = { ...state, ids: [...state.ids].sort((a, b) => a - b) }
+      if (JSON.stringify(now) !== JSON.stringify(model)) {
+        throw new Error(`${JSON.stringify(now)}, not ${JSON.stringify(model)}`)
+      }
+    })
+  )
+})
 
 t.test('any query', (t) => {
   const pair = fc.tuple(
@@ -305,6 +398,13 @@ t.test('any query', (t) => {
     REPO,
     USER,
     `${USER}/KEPT/repositories`,
+    ORG,
+    ENVIRONMENT,
+    '/repos/mona/web/environments',
+    '/repos/mona/web/agents/organization-secrets',
+    '/orgs/octo-org/members',
+    '/orgs/octo-org/repos',
+    '/user/orgs',
     '/user/repos',
     '/repos/mona/web/collaborators',
     '/user'
@@ -351,7 +451,17 @@ t.test('any headers', (t) => {
   return holds(t, (seen) =>
     fc.asyncProperty(
       anyMethod,
-      fc.constantFrom(REPO, `${REPO}/KEPT`, USER, `${USER}/KEPT`, '/', '/user', '/meta'),
+      fc.constantFrom(
+        REPO,
+        `${REPO}/KEPT`,
+        USER,
+        `${USER}/KEPT`,
+        ORG,
+        `${ORG}/KEPT`,
+        ENVIRONMENT,
+        '/user',
+        '/meta'
+      ),
       headers,
       async (method, path, given) => {
         fc.pre(keepsTheStage(method, path))
