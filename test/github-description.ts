@@ -8,18 +8,24 @@ import addFormats from 'ajv-formats'
 type Schema = Record<string, unknown>
 interface MediaType {
   schema?: Schema
+  examples?: Record<string, { value?: unknown } | { $ref: string }>
 }
 interface Response {
   content?: Record<string, MediaType>
 }
 interface Operation {
   operationId: string
+  requestBody?: { content: Record<string, MediaType> }
   responses: Record<string, Response | { $ref: string }>
   externalDocs?: { url: string }
 }
 interface Description {
   paths: Record<string, Record<string, Operation>>
-  components: { schemas: Record<string, Schema>; responses: Record<string, Response> }
+  components: {
+    schemas: Record<string, Schema>
+    responses: Record<string, Response>
+    examples: Record<string, { value: unknown }>
+  }
 }
 
 /** Gives what is wrong with a parsed body, one line each: nothing when it is valid. */
@@ -27,6 +33,7 @@ export type BodyValidator = (body: unknown) => string[]
 
 const SCHEMAS = '#/components/schemas/'
 const RESPONSES = '#/components/responses/'
+const EXAMPLES = '#/components/examples/'
 const NESTED_LISTS = ['allOf', 'anyOf', 'oneOf']
 const NESTED = ['items', 'additionalProperties', 'not']
 const KEPT = [
@@ -113,18 +120,51 @@ function getOperation(operationId: string): Operation {
   return operation
 }
 
+function getResponse(operationId: string, status: number): Response | undefined {
+  const described = getOperation(operationId).responses[String(status)]
+  if (!described) throw new Error(`GitHub describes no answer ${status} of ${operationId}`)
+  return '$ref' in described
+    ? load().description.components.responses[described.$ref.slice(RESPONSES.length)]
+    : described
+}
+
+/** The first example of a body that GitHub publishes; undefined when there is none. */
+function exampleOf(content: Record<string, MediaType> | undefined): unknown {
+  const [example] = Object.values(content?.['application/json']?.examples ?? {})
+  if (!example) return undefined
+  return '$ref' in example
+    ? load().description.components.examples[example.$ref.slice(EXAMPLES.length)]?.value
+    : example.value
+}
+
+/** The body that GitHub's reference sends to an operation. */
+export function requestExample(operationId: string): unknown {
+  return exampleOf(getOperation(operationId).requestBody?.content)
+}
+
+/** The body that GitHub's reference shows for an answer. */
+export function responseExample(operationId: string, status: number): unknown {
+  return exampleOf(getResponse(operationId, status)?.content)
+}
+
+/** The members that a component of GitHub's description has, all that may be absent included. */
+export function membersOf(componentName: string): string[] {
+  return Object.keys((load().description.components.schemas[componentName]?.properties ?? {}) as object)
+}
+
+/** The members that GitHub's description says a body must have. */
+export function requiredMembers(operationId: string): string[] {
+  const schema = getOperation(operationId).requestBody?.content['application/json']?.schema
+  return (schema?.required ?? []) as string[]
+}
+
 /**
  * Of an answer: `validator('codespaces/get-repo-secret', 200)(response.json())`. For an answer that is described
  * without a body, pass the raw payload: only an empty one is valid. Throws when GitHub does not describe
  * that status for the operation.
  */
 export function validator(operationId: string, status: number): BodyValidator {
-  const { description } = load()
-  const described = getOperation(operationId).responses[String(status)]
-  if (!described) throw new Error(`GitHub describes no answer ${status} of ${operationId}`)
-  const response =
-    '$ref' in described ? description.components.responses[described.$ref.slice(RESPONSES.length)] : described
-  const schema = response?.content?.['application/json']?.schema
+  const schema = getResponse(operationId, status)?.content?.['application/json']?.schema
   if (!schema) return (body) => (body === undefined || body === '' ? [] : ['/ must be empty'])
   return bodyValidator(ajv.compile(convert(schema) as Schema))
 }

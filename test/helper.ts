@@ -108,6 +108,7 @@ export interface TestServerOptions {
   publicUrl?: string | null
   logLevel?: string
   trustedProxies?: string[]
+  tls?: { cert: Buffer; key: Buffer }
   rateLimits?: RateLimitSettings
 }
 
@@ -128,6 +129,7 @@ export async function startTestServer(t: Test, options: TestServerOptions = {}):
     logger: createLogger(options.logLevel ?? 'trace', { write: (line: string) => void log.push(line) }),
     publicUrl: options.publicUrl === null ? undefined : (options.publicUrl ?? 'http://coffer.test'),
     ...(options.trustedProxies && { trustedProxies: options.trustedProxies }),
+    ...(options.tls && { tls: options.tls }),
     rateLimits: options.rateLimits
   })
   t.teardown(() => app.close())

@@ -10,18 +10,32 @@ export interface Program {
   package: string
 }
 
-/** A test that needs a program: skipped, saying so, where it is not installed; in CI it fails instead. */
+const probed = new Map<Program, boolean>()
+
+function isInstalled(program: Program): boolean {
+  let installed = probed.get(program)
+  if (installed === undefined) {
+    installed = spawnSync(program.file, program.probe, { stdio: 'ignore' }).status === 0
+    probed.set(program, installed)
+  }
+  return installed
+}
+
+/** A test that needs programs: skipped, saying so, where one is not installed; in CI it fails instead. */
 export async function testWith(
   t: Test,
-  program: Program,
+  programs: Program | readonly Program[],
   name: string,
   body: (t: Test) => Promise<void>
 ): Promise<void> {
-  const missing = spawnSync(program.file, program.probe, { stdio: 'ignore' }).status !== 0
-  const reason = `${program.file} ${program.probe.join(' ')} does not run; Debian's package is ${program.package}`
-  if (missing && process.env.CI) {
+  const all = 'file' in programs ? [programs] : programs
+  const missing = all.find((program) => !isInstalled(program))
+  const reason =
+    missing &&
+    `${missing.file} ${missing.probe.join(' ')} does not run; Debian's package is ${missing.package}`
+  if (reason && process.env.CI) {
     t.fail(`${name}: ${reason}`)
     return
   }
-  await t.test(name, missing ? { skip: reason } : {}, body)
+  await t.test(name, reason ? { skip: reason } : {}, body)
 }

@@ -1,26 +1,22 @@
 import { execFileSync } from 'node:child_process'
-import { mkdir, readFile, rm } from 'node:fs/promises'
-import { createServer } from 'node:https'
-import type { AddressInfo } from 'node:net'
+import { mkdir, readFile } from 'node:fs/promises'
 import path from 'node:path'
-import t, { type Test } from 'tap'
+import t from 'tap'
 import type { TestServer } from '../helper.ts'
-import { type Program, testWith } from '../installed.ts'
-import { gh, prepare } from './gh.ts'
+import { testWith } from '../installed.ts'
+import { gh, git, prepare } from './gh.ts'
 
 // What gh asks GraphQL for: repositories by name, the login of a token, the repositories of a checkout.
-
-const openssl: Program = { file: 'openssl', probe: ['version'], package: 'openssl' }
 
 /** A checkout with these remotes: name → repository. */
 async function checkOut(folder: string, remotes: Record<string, string>): Promise<string> {
   const checkout = path.join(folder, 'checkout')
   await mkdir(checkout)
-  const git = (...args: string[]) =>
-    execFileSync('git', args, { cwd: checkout, env: { PATH: process.env.PATH ?? '', HOME: folder } })
-  git('init', '--quiet', '.')
+  const run = (...args: string[]) =>
+    execFileSync(git.file, args, { cwd: checkout, env: { PATH: process.env.PATH ?? '', HOME: folder } })
+  run('init', '--quiet', '.')
   for (const [name, repository] of Object.entries(remotes)) {
-    git('remote', 'add', name, `https://localhost/${repository}.git`)
+    run('remote', 'add', name, `https://localhost/${repository}.git`)
   }
   return checkout
 }
@@ -74,33 +70,28 @@ await testWith(t, gh, 'gh gives a secret to a hundred repositories at once', asy
   t.same(await selectedIn(server, 'WIDE'), ids)
 })
 
-await testWith(t, gh, 'gh logs in with a token, and knows who it is', async (t) => {
-  const { token, ask } = await prepare(t)
-  const login = ['auth', 'login', '--hostname', 'localhost', '--with-token']
-  t.match(await ask(login, { as: null, input: 'wrong\n' }), { code: 1, stderr: /HTTP 401: Bad credentials/ })
-  t.same(await ask(login, { as: null, input: `${token}\n` }), { code: 0, stdout: '', stderr: '' })
-  const status = await ask(['auth', 'status'], { as: null })
-  t.equal(status.code, 0)
-  t.match(status.stderr, /Logged in to localhost as mona \(.*hosts\.yml\)/)
-})
-
-await testWith(t, gh, 'gh chooses the repository of a checkout, and works there without -R', async (t) => {
-  const { server, mona, folder, ask, succeed, repoValue } = await prepare(t)
-  await server.createRepository(mona, 'fork')
-  const cwd = await checkOut(folder, { origin: 'mona/web', fork: 'mona/fork', gone: 'mona/gone' })
-  t.equal(await succeed(['repo', 'set-default', 'mona/web'], { cwd }), '')
-  t.match(
-    await readFile(path.join(cwd, '.git', 'config'), 'utf8'),
-    /\[remote "origin"\][^[]*gh-resolved = base/
-  )
-  t.match(await ask(['repo', 'set-default', 'mona/gone'], { cwd }), {
-    code: 1,
-    stderr: /mona\/gone does not correspond to any git remotes/
-  })
-  t.equal(await succeed(['secret', 'set', 'HERE', '--app', 'codespaces', '--body', 'value'], { cwd }), '')
-  t.equal(await repoValue('HERE'), 'value')
-  t.match(await succeed(['secret', 'list', '--app', 'codespaces'], { cwd }), /^HERE\t/)
-})
+await testWith(
+  t,
+  [gh, git],
+  'gh chooses the repository of a checkout, and works there without -R',
+  async (t) => {
+    const { server, mona, folder, ask, succeed, repoValue } = await prepare(t)
+    await server.createRepository(mona, 'fork')
+    const cwd = await checkOut(folder, { origin: 'mona/web', fork: 'mona/fork', gone: 'mona/gone' })
+    t.equal(await succeed(['repo', 'set-default', 'mona/web'], { cwd }), '')
+    t.match(
+      await readFile(path.join(cwd, '.git', 'config'), 'utf8'),
+      /\[remote "origin"\][^[]*gh-resolved = base/
+    )
+    t.match(await ask(['repo', 'set-default', 'mona/gone'], { cwd }), {
+      code: 1,
+      stderr: /mona\/gone does not correspond to any git remotes/
+    })
+    t.equal(await succeed(['secret', 'set', 'HERE', '--app', 'codespaces', '--body', 'value'], { cwd }), '')
+    t.equal(await repoValue('HERE'), 'value')
+    t.match(await succeed(['secret', 'list', '--app', 'codespaces'], { cwd }), /^HERE\t/)
+  }
+)
 
 await testWith(t, gh, 'gh shows and lists repositories', async (t) => {
   const { server, mona, repositoryId, ask, succeed } = await prepare(t)
@@ -165,40 +156,5 @@ await testWith(t, gh, 'gh api graphql queries with variables, follows pages, and
   t.match(await ask(['repo', 'create', 'mona/new', '--private']), {
     code: 1,
     stderr: /^GraphQL: Schema is not configured for mutations \(mutation RepositoryCreate\)/
-  })
-})
-
-/** Serves the routes with TLS; gives host and port and the file of the certificate. */
-async function listenWithTls(t: Test, { app }: TestServer, folder: string) {
-  const cert = path.join(folder, 'cert.pem')
-  const key = path.join(folder, 'key.pem')
-  const request =
-    'req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost'
-  const files = ['-addext', 'subjectAltName=IP:127.0.0.1', '-keyout', key, '-out', cert]
-  execFileSync(openssl.file, [...request.split(' '), ...files], { stdio: 'ignore' })
-  const options = { cert: await readFile(cert), key: await readFile(key) }
-  const server = createServer(options, (request, response) => app.routing(request, response))
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  t.teardown(async () => {
-    const closed = new Promise((resolve) => server.close(resolve))
-    server.closeAllConnections()
-    await closed
-  })
-  return { host: `127.0.0.1:${(server.address() as AddressInfo).port}`, cert }
-}
-
-await testWith(t, gh, 'gh over TLS, as for any server of an enterprise', async (t) => {
-  await testWith(t, openssl, 'with a certificate of its own', async (t) => {
-    const { server, repositoryId, folder, ask, succeed, userValue } = await prepare(t)
-    const { host, cert } = await listenWithTls(t, server, folder)
-    await rm(path.join(folder, 'config.yml'))
-    const environment = { GH_HOST: host, SSL_CERT_FILE: cert }
-    const set = ['secret', 'set', 'OVER_TLS', '--user', '--body', 'value', '--repos', 'mona/web']
-    t.equal(await succeed(set, { environment }), '')
-    t.equal(await userValue('OVER_TLS'), 'value')
-    t.same(await selectedIn(server, 'OVER_TLS'), [repositoryId])
-    const login = ['api', 'graphql', '-f', 'query={viewer{login}}', '--jq', '.data.viewer.login']
-    t.equal(await succeed(login, { environment }), 'mona\n')
-    t.match(await ask(login, { environment: { GH_HOST: host } }), { code: 1, stderr: /x509/ })
   })
 })

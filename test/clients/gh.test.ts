@@ -2,11 +2,14 @@ import { writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import t from 'tap'
 import { testWith } from '../installed.ts'
-import { gh, MAX_SECRETS, prepare } from './gh.ts'
+import { gh, MAX_SECRETS, prepare, terminal, WAYS } from './gh.ts'
 
-// GitHub's own command line, in plain HTTP over a unix socket, the only way in which it does without TLS.
+// GitHub's own command line, release 2.23 in Debian 12: the user's secrets and a repository's, each command in plain
+// HTTP over a unix socket and over TLS, with what it asks for.
 
 const REPO = ['--app', 'codespaces', '-R', 'localhost/mona/web']
+const OF_USER = '/api/v3/user/codespaces/secrets'
+const OF_REPO = '/api/v3/repos/mona/web/codespaces/secrets'
 
 /** The day as gh prints it; both, when midnight falls between. */
 function today(before: Date): RegExp {
@@ -14,47 +17,108 @@ function today(before: Date): RegExp {
   return new RegExp(days.join('|'))
 }
 
-await testWith(t, gh, 'gh sets, lists and deletes a user secret', async (t) => {
-  const { succeed, userValue } = await prepare(t)
-  const started = new Date()
-  t.equal(await succeed(['secret', 'list', '--user']), '')
-  t.equal(await succeed(['secret', 'set', 'hello', '--user', '--body', 'world']), '')
-  t.equal(await userValue('HELLO'), 'world')
-  await succeed(['secret', 'set', 'HELLO', '--user', '--body', 'second'])
-  t.equal(await userValue('HELLO'), 'second')
-  await succeed(['secret', 'set', 'FROM_STDIN', '--user'], { input: 'line 1\nline 2\n' })
-  t.match(await userValue('FROM_STDIN'), /^line 1\nline 2\n?$/)
+for (const [way, programs] of WAYS) {
+  const withTerminal = [...programs, terminal]
 
-  const lines = (await succeed(['secret', 'list', '--user'])).trimEnd().split('\n')
-  t.same(
-    lines.map((line) => line.split('\t').toSpliced(1, 1)),
-    [
-      ['FROM_STDIN', 'SELECTED'],
-      ['HELLO', 'SELECTED']
-    ]
-  )
-  for (const line of lines) t.match(line.split('\t')[1], today(started))
+  await testWith(t, withTerminal, `${way}: gh sets, lists and deletes a user secret`, async (t) => {
+    const { succeed, show, requests, userValue } = await prepare(t, way)
+    const started = new Date()
+    t.equal(await succeed(['secret', 'list', '--user']), '')
+    t.same(requests(), [`GET ${OF_USER}?per_page=100`])
+    t.equal(await succeed(['secret', 'set', 'hello', '--user', '--body', 'world']), '')
+    t.same(requests(), [`GET ${OF_USER}/public-key`, `PUT ${OF_USER}/hello`])
+    t.equal(await userValue('HELLO'), 'world')
+    await succeed(['secret', 'set', 'HELLO', '--user', '--body', 'second'])
+    t.equal(await userValue('HELLO'), 'second')
+    await succeed(['secret', 'set', 'FROM_STDIN', '--user'], { input: 'line 1\nline 2\n' })
+    t.match(await userValue('FROM_STDIN'), /^line 1\nline 2\n?$/)
+    requests()
+    t.equal(
+      await show(['secret', 'set', 'HELLO', '--user', '-b', 'third', '--repos', 'mona/web']),
+      '✓ Set Codespaces secret HELLO for your user\n'
+    )
+    t.same(requests(), [`GET ${OF_USER}/public-key`, 'POST /api/graphql', `PUT ${OF_USER}/HELLO`])
 
-  t.equal(await succeed(['secret', 'delete', 'HELLO', '--user']), '')
-  t.equal(await userValue('HELLO'), undefined)
-  t.match(await succeed(['secret', 'list', '--user']), /^FROM_STDIN\t[^\n]*\n$/)
-})
+    const lines = (await succeed(['secret', 'list', '--user'])).trimEnd().split('\n')
+    t.same(
+      lines.map((line) => line.split('\t').toSpliced(1, 1)),
+      [
+        ['FROM_STDIN', 'SELECTED'],
+        ['HELLO', 'SELECTED']
+      ]
+    )
+    for (const line of lines) t.match(line.split('\t')[1], today(started))
+    requests()
+    const table = (await show(['secret', 'list', '--user'])).trimEnd().split('\n')
+    t.match(table, [
+      /^FROM_STDIN {2}Updated .* Visible to 0 selected repositories$/,
+      /^HELLO {7}Updated .* Visible to 1 selected repository$/
+    ])
+    const [first, ...counted] = requests()
+    t.equal(first, `GET ${OF_USER}?per_page=100`)
+    t.same(counted.sort(), [`GET ${OF_USER}/FROM_STDIN/repositories`, `GET ${OF_USER}/HELLO/repositories`])
 
-await testWith(t, gh, 'gh sets, lists and deletes a repository secret', async (t) => {
-  const { ask, succeed, repoValue } = await prepare(t)
-  t.equal(await succeed(['secret', 'set', 'DB_URL', ...REPO, '-b', 'postgres://one']), '')
-  t.equal(await repoValue('DB_URL'), 'postgres://one')
-  t.match(await succeed(['secret', 'list', ...REPO]), /^DB_URL\t\d{4}-\d\d-\d\d\n$/)
-  t.equal(await succeed(['secret', 'delete', 'db_url', ...REPO]), '')
-  t.equal(await succeed(['secret', 'list', ...REPO]), '')
-  t.same(await ask(['secret', 'delete', 'DB_URL', ...REPO]), {
-    code: 1,
-    stdout: '',
-    stderr:
-      'failed to delete secret DB_URL: HTTP 404: Not Found ' +
-      '(https://localhost/api/v3/repos/mona/web/codespaces/secrets/DB_URL)\n'
+    t.equal(await succeed(['secret', 'delete', 'HELLO', '--user']), '')
+    t.same(requests(), [`DELETE ${OF_USER}/HELLO`])
+    t.equal(await userValue('HELLO'), undefined)
+    t.match(await succeed(['secret', 'list', '--user']), /^FROM_STDIN\t[^\n]*\n$/)
   })
-})
+
+  await testWith(t, withTerminal, `${way}: gh sets, lists and deletes a repository secret`, async (t) => {
+    const { ask, succeed, show, requests, repoValue, host } = await prepare(t, way)
+    const repo = ['--app', 'codespaces', '-R', `${host}/mona/web`]
+    t.equal(await succeed(['secret', 'set', 'DB_URL', ...repo, '-b', 'postgres://one']), '')
+    t.same(requests(), [`GET ${OF_REPO}/public-key`, `PUT ${OF_REPO}/DB_URL`])
+    t.equal(await repoValue('DB_URL'), 'postgres://one')
+    t.match(await succeed(['secret', 'list', ...repo]), /^DB_URL\t\d{4}-\d\d-\d\d\n$/)
+    t.same(requests(), [`GET ${OF_REPO}?per_page=100`])
+    t.match(await show(['secret', 'list', ...repo]), /^DB_URL {2}Updated \d{4}-\d\d-\d\d\n$/)
+
+    requests()
+    const box = await succeed(['secret', 'set', 'DB_URL', ...repo, '-b', 'not kept', '--no-store'])
+    t.same(requests(), [`GET ${OF_REPO}/public-key`])
+    t.equal(Buffer.from(box.trim(), 'base64').length, 'not kept'.length + 48)
+    t.equal(await repoValue('DB_URL'), 'postgres://one')
+
+    t.equal(await succeed(['secret', 'delete', 'db_url', ...repo]), '')
+    t.same(requests(), [`DELETE ${OF_REPO}/db_url`])
+    t.equal(await succeed(['secret', 'list', ...repo]), '')
+    t.same(await ask(['secret', 'delete', 'DB_URL', ...repo]), {
+      code: 1,
+      stdout: '',
+      stderr: `failed to delete secret DB_URL: HTTP 404: Not Found (https://${host}${OF_REPO}/DB_URL)\n`
+    })
+  })
+
+  await testWith(t, programs, `${way}: gh api reads and writes, and follows the pages`, async (t) => {
+    const { server, ask, succeed, token, repositoryId, userValue } = await prepare(t, way)
+    t.equal(await succeed(['api', 'user', '--jq', '.login']), 'mona\n')
+    t.equal(await succeed(['api', 'repos/mona/web', '--jq', '.id']), `${repositoryId}\n`)
+
+    const secrets = '/user/codespaces/secrets'
+    const body = JSON.stringify(await server.seal(secrets, token, 'piped'))
+    for (const name of ['A', 'B', 'C', 'D', 'E']) {
+      const put = ['api', '-X', 'PUT', `${secrets}/${name}`, '--input', '-']
+      t.equal(await succeed(put, { input: body }), '{}', 'chunked, with 201')
+      t.equal(await succeed(put, { input: body }), '', '204')
+    }
+    t.equal(await userValue('C'), 'piped')
+    t.equal(
+      await succeed(['api', '--paginate', `${secrets}?per_page=2`, '--jq', '.secrets[].name']),
+      'A\nB\nC\nD\nE\n'
+    )
+    const repositories = `${secrets}/A/repositories`
+    t.equal(await succeed(['api', '-X', 'PUT', `${repositories}/${repositoryId}`]), '')
+    t.equal(await succeed(['api', repositories, '--jq', '.repositories[].full_name']), 'mona/web\n')
+    t.equal(await succeed(['api', '-X', 'DELETE', `${repositories}/${repositoryId}`]), '')
+    t.equal(await succeed(['api', repositories, '--jq', '.total_count']), '0\n')
+
+    const missing = await ask(['api', `${secrets}/NOTHING`])
+    t.equal(missing.code, 1)
+    t.equal(missing.stderr, 'gh: Not Found (HTTP 404)\n')
+    t.equal(JSON.parse(missing.stdout).status, '404')
+  })
+}
 
 await testWith(
   t,
@@ -85,40 +149,11 @@ await testWith(
     t.equal(full.code, 1)
     t.match(
       full.stderr,
-      /failed to set secret "ONE_MORE": HTTP 422: .*100 secrets, the limit that COFFER_MAX_SECRETS/
+      /failed to set secret "ONE_MORE": HTTP 422: .*100 secrets, the limit, which COFFER_MAX_SECRETS sets/
     )
     t.equal(await repoValue('ONE_MORE'), undefined)
   }
 )
-
-await testWith(t, gh, 'gh api reads and writes, and follows the pages over the socket', async (t) => {
-  const { server, ask, succeed, token, repositoryId, userValue } = await prepare(t)
-  t.equal(await succeed(['api', 'user', '--jq', '.login']), 'mona\n')
-  t.equal(await succeed(['api', 'repos/mona/web', '--jq', '.id']), `${repositoryId}\n`)
-
-  const secrets = '/user/codespaces/secrets'
-  const body = JSON.stringify(await server.seal(secrets, token, 'piped'))
-  for (const name of ['A', 'B', 'C', 'D', 'E']) {
-    const put = ['api', '-X', 'PUT', `${secrets}/${name}`, '--input', '-']
-    t.equal(await succeed(put, { input: body }), '{}', 'chunked, with 201')
-    t.equal(await succeed(put, { input: body }), '', '204')
-  }
-  t.equal(await userValue('C'), 'piped')
-  t.equal(
-    await succeed(['api', '--paginate', `${secrets}?per_page=2`, '--jq', '.secrets[].name']),
-    'A\nB\nC\nD\nE\n'
-  )
-  const repositories = `${secrets}/A/repositories`
-  t.equal(await succeed(['api', '-X', 'PUT', `${repositories}/${repositoryId}`]), '')
-  t.equal(await succeed(['api', repositories, '--jq', '.repositories[].full_name']), 'mona/web\n')
-  t.equal(await succeed(['api', '-X', 'DELETE', `${repositories}/${repositoryId}`]), '')
-  t.equal(await succeed(['api', repositories, '--jq', '.total_count']), '0\n')
-
-  const missing = await ask(['api', `${secrets}/NOTHING`])
-  t.equal(missing.code, 1)
-  t.equal(missing.stderr, 'gh: Not Found (HTTP 404)\n')
-  t.equal(JSON.parse(missing.stdout).status, '404')
-})
 
 await testWith(t, gh, 'gh auth status reads the login and the scopes of the token', async (t) => {
   const { server, mona, ask } = await prepare(t)
@@ -153,6 +188,16 @@ await testWith(t, gh, 'gh shows what was wrong with a token, a scope or a name',
     stderr:
       `failed to get secrets: HTTP 403: Must have admin rights to Repository. (${url})\n` +
       'This API operation needs the "codespace" scope. To request it, run:  gh auth refresh -h localhost -s codespace\n'
+  })
+  const unknown = 'HTTP 404: Not Found (https://localhost/api/v3/repos/mona/nothing/codespaces/secrets'
+  const nothing = ['--app', 'codespaces', '-R', 'localhost/mona/nothing']
+  t.match(await ask(['secret', 'list', ...nothing]), {
+    code: 1,
+    stderr: `failed to get secrets: ${unknown}?per_page=100)\n`
+  })
+  t.match(await ask(['secret', 'set', 'A', ...nothing, '-b', 'MARKER']), {
+    code: 1,
+    stderr: `failed to fetch public key: ${unknown}/public-key)\n`
   })
   const blind = await server.createToken(mona, { scopes: ['codespace'] })
   const hidden = await ask(['secret', 'list', ...REPO], { as: blind })

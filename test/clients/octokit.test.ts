@@ -1,40 +1,16 @@
 import { Octokit, type RestEndpointMethodTypes } from '@octokit/rest'
 import t, { type Test } from 'tap'
-import { sealFor, startTestServer } from '../helper.ts'
+import { sealFor } from '../helper.ts'
+import { failure, startForOctokit } from './octokit.ts'
 
 type Client = InstanceType<typeof Octokit>
 
 async function prepare(t: Test, options = {}) {
-  const server = await startTestServer(t, { ...options, publicUrl: null })
-  const mona = await server.createUser('mona')
+  const started = await startForOctokit(t, options)
+  const { server, mona, baseUrl, log } = started
   const repositoryId = await server.createRepository(mona, 'web')
-  const token = await server.createToken(mona, { scopes: ['repo', 'codespace'] })
-  const baseUrl = `${await server.listen()}/api/v3`
-  const printed: string[] = []
-  const print = (line: string) => void printed.push(line)
-  const log = { debug: () => {}, info: () => {}, warn: print, error: print }
   const connect = (auth: string | undefined) => new Octokit({ baseUrl, log, ...(auth && { auth }) }) as Client
-  return { server, mona, repositoryId, token, baseUrl, printed, connect, octokit: connect(token) }
-}
-
-interface Failure {
-  status: number
-  message: string
-  response: {
-    data: { message: string; documentation_url: string; status: string }
-    headers: Record<string, string>
-  }
-}
-
-async function failure(t: Test, work: Promise<unknown>): Promise<Failure> {
-  try {
-    await work
-  } catch (error) {
-    t.equal((error as Error).name, 'HttpError')
-    return error as Failure
-  }
-  t.fail('refused')
-  throw new Error('not refused')
+  return { ...started, repositoryId, connect, octokit: connect(started.token) }
 }
 
 t.test('a repository secret lives its whole life through Octokit', async (t) => {

@@ -37,7 +37,8 @@ const Environment = Type.Object({
   created_at: DateTime,
   updated_at: DateTime,
   protection_rules: Type.Array(Type.Object({})),
-  deployment_branch_policy: Nullable(Type.Object({}))
+  deployment_branch_policy: Nullable(Type.Object({})),
+  can_admins_bypass: Type.Boolean()
 })
 const EnvironmentList = Type.Object({ total_count: Type.Integer(), environments: Type.Array(Environment) })
 
@@ -75,7 +76,8 @@ export const deploymentEnvironmentRoutes: GitHubRoutes = (app, { db }) => {
       created_at: toSecond(environment.environment_created_at),
       updated_at: toSecond(environment.environment_updated_at),
       protection_rules: [],
-      deployment_branch_policy: null
+      deployment_branch_policy: null,
+      can_admins_bypass: true
     }
   }
   const find = findEnvironmentOf(db)
