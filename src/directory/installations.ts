@@ -49,10 +49,7 @@ export function allFound(
 ): boolean {
   const foundIds = new Set(found.map(({ id }) => id))
   const foundNames = new Set(found.map(({ name_key }) => name_key))
-  return (
-    ids.every((id) => foundIds.has(id)) &&
-    names.every((name) => foundNames.has(name.toLowerCase()))
-  )
+  return ids.every((id) => foundIds.has(id)) && names.every((name) => foundNames.has(name.toLowerCase()))
 }
 
 async function requireOwned(

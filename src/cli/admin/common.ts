@@ -75,3 +75,25 @@ export function login(): Argument {
 export function repository(): Argument {
   return new Argument('<owner/name>', 'a repository').argParser(parseRepository)
 }
+
+/** Permissions in one argument, as `name=level,name=level`. */
+export function parsePermissions(text: string): Record<string, string> {
+  const pairs = text
+    .split(',')
+    .map((pair) => pair.trim())
+    .filter((pair) => pair !== '')
+  if (pairs.length === 0) throw new InvalidArgumentError('Write it as NAME=LEVEL,NAME=LEVEL.')
+  return Object.fromEntries(pairs.map(parsePermission))
+}
+
+export function parsePermission(text: string): [name: string, level: string] {
+  const [name = '', level = '', ...rest] = text.split('=')
+  if (name !== '' && level !== '' && rest.length === 0) return [name, level]
+  throw new InvalidArgumentError('Write it as NAME=LEVEL.')
+}
+
+export function describePermissions(permissions: Readonly<Record<string, string>>): string {
+  return Object.entries(permissions)
+    .map((pair) => pair.join('='))
+    .join(', ')
+}

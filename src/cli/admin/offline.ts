@@ -15,6 +15,7 @@ import type { Principal } from '../../store/audit.ts'
 import { findRepository, listAllRepositories, type RepositoryFacts } from '../../store/repositories.ts'
 import type { Database } from '../../store/tables.ts'
 import { type Administration, fullName, type RepositoryName } from './administration.ts'
+import { offlineApps } from './apps-offline.ts'
 
 const OPERATOR: Principal = { kind: 'system', uid: null, tokenId: null, issuedByUid: null, requestId: null }
 /** Sees as an account without any role: for what is found by its name alone. */
@@ -38,6 +39,8 @@ export function offlineAdministration(
   }
 
   return {
+    apps: offlineApps(db, OPERATOR),
+
     async createUser(user) {
       const { id, login, site_admin } = await createUser(db, OPERATOR, user)
       return { id, login, site_admin }

@@ -9,6 +9,7 @@ import {
   type TokenSummary,
   type UserSummary
 } from './administration.ts'
+import { onlineApps } from './apps-online.ts'
 
 const PER_PAGE = 100
 
@@ -16,6 +17,8 @@ const PER_PAGE = 100
 export function onlineAdministration(client: ApiClient): Administration {
   const call = <T = unknown>(request: ApiRequest) => ask<T>(client, request)
   return {
+    apps: onlineApps(client),
+
     async createUser({ login, email, name, siteAdmin }) {
       const body = { login, email, name, site_admin: siteAdmin }
       const user = await call<UserSummary>({ method: 'POST', path: '/admin/users', body })
