@@ -26,6 +26,8 @@ export async function isConsistent(t: Test, db: Kysely<Database>): Promise<void>
   const { rows: orphans } = await sql`
     select name from secrets s
     where not exists (select 1 from repositories where uid = s.owner_uid and s.kind = 'repository')
-      and not exists (select 1 from accounts where uid = s.owner_uid and s.kind = 'user')`.execute(db)
+      and not exists (select 1 from deployment_environments
+        where uid = s.owner_uid and s.kind = 'deployment-environment')
+      and not exists (select 1 from accounts where uid = s.owner_uid and s.kind = accounts.kind)`.execute(db)
   t.strictSame(orphans, [], 'no secret is left without its owner')
 }
