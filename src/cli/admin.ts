@@ -1,5 +1,6 @@
 import { Command } from 'commander'
 import { addOrganizationCommands, addUserCommands } from './admin/accounts.ts'
+import { addAppCommands } from './admin/apps.ts'
 import { addCollaboratorCommands, addRepositoryCommands } from './admin/repositories.ts'
 import { addTokenCommands } from './admin/tokens.ts'
 import { refuseMisuse } from './terminal.ts'
@@ -15,12 +16,13 @@ Example:
 
 export function adminCommand(): Command {
   const admin = refuseMisuse(new Command('admin'))
-    .description('Manage users, organizations, tokens, repositories and collaborators.')
+    .description('Manage users, organizations, tokens, repositories, collaborators and GitHub Apps.')
     .addHelpText('after', HELP)
   addUserCommands(admin)
   addOrganizationCommands(admin)
   addTokenCommands(admin)
   addRepositoryCommands(admin)
   addCollaboratorCommands(admin)
+  addAppCommands(admin)
   return admin
 }

@@ -9,7 +9,7 @@ import { CommandFailed } from './terminal.ts'
 const TIMEOUT_MS = 30_000
 
 export interface ApiRequest {
-  method: 'GET' | 'POST' | 'PUT' | 'DELETE'
+  method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
   path: string
   body?: object
   /** what a 404 means here; undefined: as the server says it */

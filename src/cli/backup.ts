@@ -25,8 +25,8 @@ Example:
 
 const RESTORE_HELP = `
 It restores into an empty database only, while no server uses it: a new COFFER_DATA_DIR, or a DATABASE_URL to a
-new database. The master key is NOT inside a backup: put it in its place yourself. All tokens are void afterwards,
-since a backup brings back what was revoked after it; --keep-tokens keeps them.
+new database. The master key is NOT inside a backup: put it in its place yourself. All tokens, and all keys of GitHub
+Apps, are void afterwards, since a backup brings back what was revoked after it; --keep-tokens keeps them.
 
 Example:
   $ COFFER_DATA_DIR=/srv/coffer npx coffer restore /var/backups/coffer-2025-06-01.sql.gz

@@ -1,8 +1,10 @@
 import type { OrganizationRole, TokenKind } from '../../store/tables.ts'
 import type { RepositoryName } from '../names.ts'
+import type { AppAdministration } from './app-administration.ts'
 
 /** What an administrator does with the directory, over HTTP or on the database itself. */
 export interface Administration {
+  apps: AppAdministration
   createUser(user: {
     login: string
     email?: string

@@ -1,4 +1,4 @@
-import { Argument, type Command } from 'commander'
+import { Argument, type Command, InvalidArgumentError } from 'commander'
 import { loadClientConfig, loadConfig, readEnvironment } from '../../config.ts'
 import { RefusedToStart } from '../../errors.ts'
 import { openMigratedStore } from '../existing.ts'
@@ -65,4 +65,26 @@ export function organization(): Argument {
 
 export function repository(): Argument {
   return new Argument('<owner/name>', 'a repository').argParser(parseRepository)
+}
+
+/** Permissions in one argument, as `name=level,name=level`. */
+export function parsePermissions(text: string): Record<string, string> {
+  const pairs = text
+    .split(',')
+    .map((pair) => pair.trim())
+    .filter((pair) => pair !== '')
+  if (pairs.length === 0) throw new InvalidArgumentError('Write it as NAME=LEVEL,NAME=LEVEL.')
+  return Object.fromEntries(pairs.map(parsePermission))
+}
+
+export function parsePermission(text: string): [name: string, level: string] {
+  const [name = '', level = '', ...rest] = text.split('=')
+  if (name !== '' && level !== '' && rest.length === 0) return [name, level]
+  throw new InvalidArgumentError('Write it as NAME=LEVEL.')
+}
+
+export function describePermissions(permissions: Readonly<Record<string, string>>): string {
+  return Object.entries(permissions)
+    .map((pair) => pair.join('='))
+    .join(', ')
 }

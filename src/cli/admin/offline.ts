@@ -18,6 +18,7 @@ import { findRepository, listAllRepositories, type RepositoryFacts } from '../..
 import type { Database } from '../../store/tables.ts'
 import { fullName, type RepositoryName } from '../names.ts'
 import { type Administration, type MemberSummary, ORGANIZATION_ROLES } from './administration.ts'
+import { offlineApps } from './apps-offline.ts'
 
 const OPERATOR: Principal = { kind: 'system', uid: null, tokenId: null, issuedByUid: null, requestId: null }
 /** Sees as an account without any role: for what is found by its name alone. */
@@ -47,6 +48,8 @@ export function offlineAdministration(
   }
 
   return {
+    apps: offlineApps(db, OPERATOR),
+
     async createUser(user) {
       const { id, login, site_admin } = await createUser(db, OPERATOR, user)
       return { id, login, site_admin }

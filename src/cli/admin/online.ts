@@ -10,6 +10,7 @@ import {
   type TokenSummary,
   type UserSummary
 } from './administration.ts'
+import { onlineApps } from './apps-online.ts'
 
 const PER_PAGE = 100
 
@@ -42,6 +43,8 @@ export function onlineAdministration(server: Server): Administration {
   }
 
   return {
+    apps: onlineApps(client),
+
     async createUser({ login, email, name, siteAdmin }) {
       const body = { login, email, name, site_admin: siteAdmin }
       const user = await call<UserSummary>({ method: 'POST', path: '/admin/users', body })

@@ -4,11 +4,23 @@ import { RefusedToStart } from '../../errors.ts'
 import { parseRepository, type RepositoryName } from '../names.ts'
 import { printJson } from '../terminal.ts'
 import type { TokenOrder, TokenSummary } from './administration.ts'
-import { administer, type CommonOptions, group, leaf, login, report, withJson } from './common.ts'
+import {
+  administer,
+  type CommonOptions,
+  describePermissions,
+  group,
+  leaf,
+  login,
+  parsePermission,
+  parsePermissions,
+  report,
+  withJson
+} from './common.ts'
 
 interface TokenOptions extends CommonOptions {
   scopes?: string[]
   permission?: Record<string, string>
+  permissions?: Record<string, string>
   repo?: RepositoryName[]
   allRepos?: true
   expires?: number
@@ -17,6 +29,7 @@ interface TokenOptions extends CommonOptions {
 
 const EXAMPLES = `admin token create mona --scopes repo,codespace
   $ npx coffer admin token create mona --permission codespaces_secrets=write --repo mona/web --expires 30
+  $ npx coffer admin token create mona --permissions codespaces_user_secrets=write,secrets=read --all-repos
   $ TOKEN=$(npx coffer admin token create mona --scopes all)
 
 A lost token of the administrator is replaced while the server is stopped:
@@ -47,6 +60,7 @@ export function addTokenCommands(admin: Command): void {
       'fine-grained: a permission, read or write; repeatable',
       addPermission
     )
+    .option('--permissions <name=level,…>', 'the same, several at once', parsePermissions)
     .option('--repo <owner/name>', 'fine-grained: a repository that it reaches; repeatable', addRepository)
     .option('--all-repos', 'fine-grained: it reaches all that the user reaches')
     .option('--expires <days>', 'how long it lives', parseDays)
@@ -67,8 +81,10 @@ export function addTokenCommands(admin: Command): void {
     })
 }
 
-function readOrder({ scopes, permission, repo, allRepos, expires, note }: TokenOptions): TokenOrder {
-  if ((scopes === undefined) === (permission === undefined)) {
+function readOrder({ scopes, repo, allRepos, expires, note, ...options }: TokenOptions): TokenOrder {
+  const permissions =
+    options.permission || options.permissions ? { ...options.permissions, ...options.permission } : undefined
+  if ((scopes === undefined) === (permissions === undefined)) {
     throw new RefusedToStart(
       'Say what the token may: with --scopes (a classic one) or with --permission (a fine-grained one), not both.'
     )
@@ -81,7 +97,7 @@ function readOrder({ scopes, permission, repo, allRepos, expires, note }: TokenO
   if (repo && allRepos) throw new RefusedToStart('Give --repo or --all-repos, not both.')
   return {
     ...(scopes && { scopes }),
-    ...(permission && { permissions: permission }),
+    ...(permissions && { permissions }),
     ...(repo && { repositories: repo }),
     ...(allRepos && { allRepositories: true }),
     ...(expires !== undefined && { expiresInDays: expires }),
@@ -90,12 +106,7 @@ function readOrder({ scopes, permission, repo, allRepos, expires, note }: TokenO
 }
 
 function describe(login: string, { kind, scopes, permissions, expires_at }: TokenSummary): string {
-  const allowed =
-    kind === 'classic'
-      ? scopes.join(', ')
-      : Object.entries(permissions)
-          .map((pair) => pair.join('='))
-          .join(', ')
+  const allowed = kind === 'classic' ? scopes.join(', ') : describePermissions(permissions)
   const until = expires_at ? `valid until ${expires_at}` : 'without an end'
   return `A ${kind} token of ${login} (${allowed || 'no scopes'}), ${until}; it is shown this once.`
 }
@@ -109,9 +120,7 @@ function parseScopes(text: string): string[] {
 }
 
 function addPermission(text: string, given: Record<string, string> = {}): Record<string, string> {
-  const [name = '', level = '', ...rest] = text.split('=')
-  if (name === '' || level === '' || rest.length > 0)
-    throw new InvalidArgumentError('Write it as NAME=LEVEL.')
+  const [name, level] = parsePermission(text)
   return { ...given, [name]: level }
 }
 

@@ -1,4 +1,5 @@
 import { createHmac, createPublicKey } from 'node:crypto'
+import fc from 'fast-check'
 import t from 'tap'
 import {
   asAdmin,
@@ -244,6 +245,36 @@ t.test('a JWT is refused with the words by which clients know what is wrong', as
     t.equal(response.statusCode, 401, `${header?.slice(0, 12)}`)
     t.equal(response.json().message, NOT_DECODED)
   }
+})
+
+t.test('whatever is sent as a JWT is answered, and never as if the server were broken', async (t) => {
+  const { server, app, onAcme } = await makeWorld(t)
+  const [signedHeader, signedPayload, signature] = (await signJwt(app)).split('.')
+  const claims = fc.dictionary(fc.constantFrom('iss', 'exp', 'iat', 'nbf', 'aud', 'sub', 'x'), fc.jsonValue())
+  const headers = fc.dictionary(
+    fc.constantFrom('alg', 'typ', 'kid', 'jwk', 'crit', 'b64', 'zip'),
+    fc.jsonValue()
+  )
+  const now = seconds()
+  const good = { iss: app.id, iat: now, exp: now + 60 }
+  const jwts = fc.oneof(
+    fc.stringMatching(/^[A-Za-z0-9_.-]{1,200}$/),
+    fc.tuple(headers, claims, fc.string()).map((parts) => forgeJwt(...parts)),
+    headers.map((header) => forgeJwt({ alg: 'RS256', ...header }, good, 'x')),
+    claims.map((claim) => forgeJwt({ alg: 'RS256' }, { ...good, ...claim }, 'x')),
+    fc.base64String().map((text) => `${signedHeader}.${signedPayload}.${text.replaceAll(/[+/=]/g, '_')}`),
+    claims.map(
+      (claim) => `${forgeJwt({ alg: 'RS256' }, claim).split('.').slice(0, 2).join('.')}.${signature}`
+    )
+  )
+  await fc.assert(
+    fc.asyncProperty(jwts, async (jwt) => {
+      const { statusCode } = await guess(server, `/app/installations/${onAcme}`, `Bearer ${jwt}`)
+      return statusCode === 401 || statusCode === 404
+    }),
+    { numRuns: 200 }
+  )
+  t.notMatch(server.log.join(''), /"level":"error"/)
 })
 
 t.test('tokens are no JWT, and a JWT is no token', async (t) => {
