@@ -6,6 +6,8 @@ import { isRefusal, type Refusal, stored } from './routes/github/refusal.ts'
 
 const REPO = '/repos/mona/web/codespaces/secrets'
 const USER = '/user/codespaces/secrets'
+const ORG = '/orgs/acme/dependabot/secrets'
+const ENVIRONMENT = '/repos/mona/web/environments/production/secrets'
 const VALUE = 'MARKER-beside-a-record-1c5e'
 const DEFECT: Refusal = { status: 500, message: 'Server Error' }
 
@@ -14,12 +16,20 @@ async function start(t: Test) {
   const mona = await server.createUser('mona')
   await server.createUser('hubot')
   const repositoryId = await server.createRepository(mona, 'web')
-  const token = await server.createToken(mona, { scopes: ['repo', 'codespace'] })
+  const acme = await server.createOrganization('acme', mona)
+  const ofAcme = await server.createRepository(acme, 'web')
+  const token = await server.createToken(mona, { scopes: ['repo', 'codespace', 'admin:org'] })
+  await server.request('PUT', '/repos/mona/web/environments/production', { token })
   const user = await server.seal(USER, token, VALUE)
   const repo = await server.seal(REPO, token, VALUE)
+  const org = { ...(await server.seal(ORG, token, VALUE)), visibility: 'selected' }
+  const environment = await server.seal(ENVIRONMENT, token, VALUE)
   const selected_repository_ids = [repositoryId]
   await server.request('PUT', `${USER}/KEPT`, { token, body: { ...user, selected_repository_ids } })
   await server.request('PUT', `${REPO}/KEPT`, { token, body: repo })
+  await server.request('PUT', `${ORG}/KEPT`, { token, body: org })
+  await server.request('PUT', `${ENVIRONMENT}/KEPT`, { token, body: environment })
+  const ofOrganization = { selected_repository_ids: [ofAcme] }
   await server.request('PUT', '/repos/mona/web/collaborators/hubot', { token, body: { permission: 'pull' } })
   const admin = server.admin.token
   const WRITES = [
@@ -35,11 +45,26 @@ async function start(t: Test) {
     { method: 'PUT', url: `${USER}/KEPT/repositories/${repositoryId}`, token },
     { method: 'DELETE', url: `${USER}/KEPT/repositories/${repositoryId}`, token },
     { method: 'DELETE', url: `${USER}/KEPT`, token },
+    { method: 'PUT', url: `${ORG}/NEW`, token, body: { ...org, ...ofOrganization } },
+    { method: 'PUT', url: `${ORG}/KEPT`, token, body: { ...org, ...ofOrganization } },
+    { method: 'PUT', url: `${ORG}/KEPT`, token, body: { visibility: 'private' } },
+    { method: 'PUT', url: `${ORG}/KEPT`, token, body: { visibility: 'selected', ...ofOrganization } },
+    { method: 'PUT', url: `${ORG}/KEPT/repositories`, token, body: ofOrganization },
+    { method: 'DELETE', url: `${ORG}/KEPT`, token },
+    { method: 'PUT', url: `${ENVIRONMENT}/NEW`, token, body: environment },
+    { method: 'PUT', url: `${ENVIRONMENT}/KEPT`, token, body: environment },
+    { method: 'DELETE', url: `${ENVIRONMENT}/KEPT`, token },
+    { method: 'PUT', url: '/repos/mona/web/environments/staging', token },
+    { method: 'PUT', url: '/repos/mona/web/environments/production', token },
+    { method: 'DELETE', url: '/repos/mona/web/environments/production', token },
+    { method: 'PUT', url: '/orgs/acme/memberships/hubot', token, body: { role: 'admin' } },
+    { method: 'PUT', url: '/orgs/acme/memberships/mona', token, body: { role: 'admin' } },
     { method: 'PUT', url: '/repos/mona/web/collaborators/hubot', token, body: { permission: 'admin' } },
     { method: 'DELETE', url: '/repos/mona/web/collaborators/hubot', token },
     { method: 'POST', url: '/user/repos', token, body: { name: 'fresh' } },
     { method: 'PATCH', url: '/repos/mona/web', token, body: { description: 'changed', private: false } },
     { method: 'DELETE', url: '/repos/mona/web', token },
+    { method: 'DELETE', url: '/orgs/acme', token },
     { method: 'POST', url: '/admin/users', token: admin, body: { login: 'fresh' } },
     { method: 'POST', url: '/admin/organizations', token: admin, body: { login: 'fresh', admin: 'mona' } },
     { method: 'POST', url: '/admin/users/mona/authorizations', token: admin, body: { scopes: ['repo'] } },
@@ -110,7 +135,7 @@ t.test('every write has one record, which tells who, what and when', async (t) =
     const { statusCode } = await server.request(method, url, request)
     t.ok(statusCode >= 200 && statusCode < 300, `${method} ${url}: ${statusCode}`)
     t.ok((await count()) > before, `${method} ${url} is recorded`)
-    if (url.startsWith(USER) || url.startsWith(REPO)) t.equal(await count(), before + 1, 'once')
+    if (/^\/user|\/secrets\//.test(url)) t.equal(await count(), before + 1, 'once')
   }
   await isConsistent(t, server.db)
   const rows = await server.db.selectFrom('audit_events').selectAll().orderBy('id').execute()

@@ -9,6 +9,8 @@ t.setTimeout(120_000)
 
 const REPO = '/repos/mona/web/codespaces/secrets'
 const USER = '/user/codespaces/secrets'
+const ORG = '/orgs/acme/actions/secrets'
+const ENVIRONMENT = '/repos/mona/web/environments/production/secrets'
 
 interface Stage {
   server: TestServer
@@ -16,6 +18,8 @@ interface Stage {
   token: string
   repositoryId: number
   repositoryUid: string
+  acmeUid: string
+  environmentUid: string
 }
 
 async function start(t: Test): Promise<Stage> {
@@ -27,8 +31,22 @@ async function start(t: Test): Promise<Stage> {
     .select('uid')
     .where('id', '=', repositoryId)
     .executeTakeFirstOrThrow()
-  const token = await server.createToken(mona, { scopes: ['repo', 'codespace'] })
-  return { server, monaUid: mona.uid, token, repositoryId, repositoryUid: uid }
+  const token = await server.createToken(mona, { scopes: ['repo', 'codespace', 'admin:org'] })
+  const acme = await server.createOrganization('acme', mona)
+  await server.request('PUT', '/repos/mona/web/environments/production', { token })
+  const environment = await server.db
+    .selectFrom('deployment_environments')
+    .select('uid')
+    .executeTakeFirstOrThrow()
+  return {
+    server,
+    monaUid: mona.uid,
+    token,
+    repositoryId,
+    repositoryUid: uid,
+    acmeUid: acme.uid,
+    environmentUid: environment.uid
+  }
 }
 
 /** How many answers there were of each status. */
@@ -41,27 +59,34 @@ function count(responses: Response[]): Record<number, number> {
 const times = <T>(number: number, make: (index: number) => Promise<T>): Promise<T[]> =>
   Promise.all(Array.from({ length: number }, (_, index) => make(index)))
 
-async function sealMany({ server, token }: Stage, path: string, number: number) {
-  return await times(number, (index) => server.seal(path, token, `value ${index}`))
+/** With what an organization's secret needs besides the value. */
+async function seal({ server, token }: Stage, path: string, value: string) {
+  return { ...(await server.seal(path, token, value)), ...(path === ORG && { visibility: 'all' }) }
 }
 
-const collections = ({ monaUid, repositoryUid }: Stage) =>
+async function sealMany(stage: Stage, path: string, number: number) {
+  return await times(number, (index) => seal(stage, path, `value ${index}`))
+}
+
+const collections = ({ monaUid, repositoryUid, acmeUid, environmentUid }: Stage) =>
   [
-    [REPO, 'repository', repositoryUid],
-    [USER, 'user', monaUid]
+    [REPO, 'repository', repositoryUid, 'codespaces'],
+    [USER, 'user', monaUid, 'codespaces'],
+    [ORG, 'organization', acmeUid, 'actions'],
+    [ENVIRONMENT, 'deployment-environment', environmentUid, 'actions']
   ] as const
 
 t.test('of many first PUTs of one name exactly one creates it', async (t) => {
   const stage = await start(t)
   const { server, token } = stage
-  for (const [path, kind, ownerUid] of collections(stage)) {
+  for (const [path, kind, ownerUid, app] of collections(stage)) {
     for (const name of ['ONE', 'TWO']) {
       const bodies = await sealMany(stage, path, 30)
       const responses = await Promise.all(
         bodies.map((body) => server.request('PUT', `${path}/${name}`, { token, body }))
       )
       t.strictSame(count(responses), { 201: 1, 204: 29 }, `${path}/${name}`)
-      const value = (await server.reveal(kind, ownerUid, name))?.toString()
+      const value = (await server.reveal(kind, ownerUid, name, app))?.toString()
       t.match(value, /^value ([12]?[0-9])$/, 'the value is one of those sent')
       const row = await server.db
         .selectFrom('secrets')
@@ -77,11 +102,21 @@ t.test('of many first PUTs of one name exactly one creates it', async (t) => {
   await isConsistent(t, server.db)
 })
 
+/** So many secrets of the organization, with their records. */
+async function fill(stage: Stage, number: number): Promise<void> {
+  const body = await seal(stage, ORG, 'there before')
+  const { server, token } = stage
+  await times(number, (index) => server.request('PUT', `${ORG}/BEFORE${index}`, { token, body }))
+}
+
 t.test('with many PUTs of distinct names at once, the limit of 100 holds exactly', async (t) => {
   const stage = await start(t)
   const { server, token } = stage
   for (const [path, , ownerUid] of collections(stage)) {
-    const body = await server.seal(path, token, 'one of many')
+    const body = await seal(stage, path, 'one of many')
+    // An organization's Actions secrets are 1,000.
+    const there = path === ORG ? 900 : 0
+    if (there > 0) await fill(stage, there)
     const responses = await times(150, (index) => server.request('PUT', `${path}/N${index}`, { token, body }))
     t.strictSame(count(responses), { 201: 100, 422: 50 }, path)
     const { total } = await server.db
@@ -89,7 +124,7 @@ t.test('with many PUTs of distinct names at once, the limit of 100 holds exactly
       .select((eb) => eb.fn.countAll<number>().as('total'))
       .where('owner_uid', '=', ownerUid)
       .executeTakeFirstOrThrow()
-    t.equal(total, 100)
+    t.equal(total, there + 100)
   }
   await isConsistent(t, server.db)
 })
@@ -98,7 +133,7 @@ t.test('PUT and DELETE of one name at once only ever create, update, remove or f
   const stage = await start(t)
   const { server, token } = stage
   for (const [path] of collections(stage)) {
-    const body = await server.seal(path, token, 'here and gone')
+    const body = await seal(stage, path, 'here and gone')
     const puts: Response[] = []
     const deletes: Response[] = []
     for (let round = 0; round < 3; round++) {
@@ -127,7 +162,7 @@ t.test('PUT and DELETE of one name at once only ever create, update, remove or f
 t.test('many updates of one secret all count', async (t) => {
   const stage = await start(t)
   const { server, token } = stage
-  for (const [path, kind, ownerUid] of collections(stage)) {
+  for (const [path, kind, ownerUid, app] of collections(stage)) {
     const [first, ...bodies] = await sealMany(stage, path, 61)
     await server.request('PUT', `${path}/BUSY`, { token, body: first })
     const responses = await Promise.all(
@@ -141,7 +176,7 @@ t.test('many updates of one secret all count', async (t) => {
       .executeTakeFirstOrThrow()
     t.equal(value_version, 61)
     t.equal(row_version, 61)
-    t.match((await server.reveal(kind, ownerUid, 'BUSY'))?.toString(), /^value ([1-9]|[1-5][0-9]|60)$/)
+    t.match((await server.reveal(kind, ownerUid, 'BUSY', app))?.toString(), /^value ([1-9]|[1-5][0-9]|60)$/)
   }
   await isConsistent(t, server.db)
 })

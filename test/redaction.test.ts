@@ -15,6 +15,9 @@ t.setTimeout(180_000)
 
 const REPO = '/repos/admin/web/codespaces/secrets'
 const USER = '/user/codespaces/secrets'
+const ORG = '/orgs/octo/actions/secrets'
+const ENVIRONMENT = '/repos/admin/web/environments/production/secrets'
+const COLLECTIONS = [USER, REPO, ORG, ENVIRONMENT]
 
 /** In everything that must not come out, so that one search finds all of it. */
 const STEM = `Xmarker${randomBytes(12).toString('hex')}X`
@@ -125,6 +128,9 @@ t.test('no value, key or token comes out anywhere', async (t) => {
 
   t.equal((await send('POST', '/user/repos', { body: { name: 'web', private: true } })).status, 201)
   t.equal((await send('POST', '/admin/users', { body: { login: 'mona' } })).status, 201)
+  const octo = { login: 'octo', admin: 'admin' }
+  t.equal((await send('POST', '/admin/organizations', { body: octo })).status, 201)
+  t.equal((await send('PUT', '/repos/admin/web/environments/production')).status, 200)
   const issued: string[] = []
   for (const body of [
     { scopes: ['repo', 'codespace'], note: 'classic' },
@@ -135,18 +141,17 @@ t.test('no value, key or token comes out anywhere', async (t) => {
   }
   const keyOf = async (path: string) =>
     JSON.parse((await send('GET', `${path}/public-key`)).text) as { key: string; key_id: string }
-  const keys: Record<string, Awaited<ReturnType<typeof keyOf>>> = {
-    [USER]: await keyOf(USER),
-    [REPO]: await keyOf(REPO)
-  }
+  const keys: Record<string, Awaited<ReturnType<typeof keyOf>>> = {}
+  for (const path of COLLECTIONS) keys[path] = await keyOf(path)
   const seal = (path: string, value: string) => ({
     encrypted_value: sealFor(keys[path]!.key, value),
-    key_id: keys[path]!.key_id
+    key_id: keys[path]!.key_id,
+    ...(path === ORG && { visibility: 'all' })
   })
   const large = STEM.repeat(Math.floor((48 * 1024) / STEM.length))
 
   await t.test('values that are sealed properly', async (t) => {
-    for (const path of [USER, REPO]) {
+    for (const path of COLLECTIONS) {
       for (const [name, value, status] of [
         ['A', `the value ${STEM}`, 201],
         ['A', `another value ${STEM}`, 204],
@@ -168,7 +173,7 @@ t.test('no value, key or token comes out anywhere', async (t) => {
   })
 
   const broken = async () => {
-    for (const path of [USER, REPO]) {
+    for (const path of COLLECTIONS) {
       const { encrypted_value, key_id } = seal(path, STEM)
       const flipped = `${encrypted_value.slice(0, 60)}${encrypted_value[60] === 'A' ? 'B' : 'A'}${encrypted_value.slice(61)}`
       const bodies = [
@@ -219,6 +224,9 @@ t.test('no value, key or token comes out anywhere', async (t) => {
       ['POST', '/admin/users/mona/authorizations'],
       ['PUT', '/repos/admin/web/collaborators/mona'],
       ['PATCH', '/repos/admin/web'],
+      ['PUT', '/orgs/octo/memberships/mona'],
+      ['PUT', `/orgs/${STEM}/memberships/${STEM}`],
+      ['PUT', `/repos/admin/web/environments/%20${STEM}`],
       ['POST', `/${STEM}`]
     ] as const) {
       for (const body of [

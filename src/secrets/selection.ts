@@ -15,7 +15,7 @@ import {
 import type { Database, Visibility } from '../store/tables.ts'
 import { holdToken } from '../store/tokens.ts'
 import { type Collection, collectionName } from './collection.ts'
-import { requireMatch, type TokenPrincipal } from './vault.ts'
+import { type Alongside, requireMatch, type TokenPrincipal } from './vault.ts'
 
 const FIELD = 'selected_repository_ids'
 
@@ -111,12 +111,16 @@ export interface SelectionChange {
   repositoryIds?: readonly number[] | undefined
 }
 
-/**
- * Applies a change in the transaction that also writes the value.
- *
- * @throws InvalidInput when repositories are named for a secret that is not for selected ones, and stays so
- */
-export async function applySelection(
+/** A change that goes with a new value. Clients that send the present visibility along change nothing by it. */
+export function alongside(change: SelectionChange): Alongside {
+  return {
+    isDone: ({ visibility }) => !change.repositoryIds && (change.visibility ?? visibility) === visibility,
+    apply: (tx, secret) => applySelection(tx, secret, change)
+  }
+}
+
+/** @throws InvalidInput when repositories are named for a secret that is not for selected ones, and stays so */
+async function applySelection(
   tx: Transaction<Database>,
   secret: { secretId: number; visibility: Visibility | null },
   { visibility, repositoryIds }: SelectionChange
@@ -124,7 +128,7 @@ export async function applySelection(
   if (repositoryIds?.length) requireNameable(visibility ?? secret.visibility)
   if (repositoryIds) await replaceSelection(tx, secret.secretId, repositoryIds)
   else if (visibility && visibility !== 'selected') await replaceSelection(tx, secret.secretId, [])
-  if (visibility) await touchSecret(tx, secret.secretId, { visibility })
+  if (visibility && visibility !== secret.visibility) await touchSecret(tx, secret.secretId, { visibility })
 }
 
 interface SelectionRequest {

@@ -59,11 +59,13 @@ export interface PutSecret {
   alongside?: Alongside | undefined
 }
 
-/** Changes what belongs to a secret that is locked, or new. */
-export type Alongside = (
-  tx: Transaction<Database>,
-  secret: { secretId: number; visibility: Visibility | null }
-) => Promise<void>
+/** Changes what belongs to a secret, beside its value. */
+export interface Alongside {
+  /** whether a secret that is there is as it shall be, so that only its value changes */
+  isDone(secret: Pick<SecretHead, 'visibility'>): boolean
+  /** for a secret that is locked, or new */
+  apply(tx: Transaction<Database>, secret: { secretId: number; visibility: Visibility | null }): Promise<void>
+}
 
 /** How often a write is tried without a lock before it waits for its turn. */
 const OPTIMISTIC_TRIES = 2
@@ -116,8 +118,10 @@ async function openBox(vault: Vault, { collection, value }: PutSecret): Promise<
 }
 
 async function write(vault: Vault, request: PutSecret, plaintext: Buffer): Promise<{ created: boolean }> {
+  const { alongside } = request
   let head = request.found
-  for (let tries = 0; head && !request.alongside && tries < OPTIMISTIC_TRIES; tries++) {
+  for (let tries = 0; head && tries < OPTIMISTIC_TRIES; tries++) {
+    if (alongside && !alongside.isDone(head)) break
     if (await update(vault, vault.db, request, head, plaintext)) return { created: false }
     head = await findSecret(vault.db, { ...request.collection, secretName: request.name })
     requireMatch(request.ifMatch, head)
@@ -138,7 +142,7 @@ async function writeInTurn(
   if (!found) {
     const secretId = await insert(vault, tx, request, plaintext)
     if (secretId !== undefined) {
-      await alongside?.(tx, { secretId, visibility: request.initialVisibility ?? null })
+      await alongside?.apply(tx, { secretId, visibility: request.initialVisibility ?? null })
       return { created: true }
     }
   }
@@ -147,7 +151,7 @@ async function writeInTurn(
   // Deleted since it was found: now that nobody else writes here, it can be made anew.
   if (!head) return await writeInTurn(vault, tx, request, undefined, plaintext)
   if (!(await update(vault, tx, request, head, plaintext))) throw new Unauthenticated(true)
-  await alongside?.(tx, { secretId: head.secret_id, visibility: head.visibility })
+  await alongside?.apply(tx, { secretId: head.secret_id, visibility: head.visibility })
   return { created: false }
 }
 

@@ -143,6 +143,7 @@ export const deploymentEnvironmentRoutes: GitHubRoutes = (app, { db }) => {
           operationId: 'repos/create-or-update-environment',
           summary: 'Create a deployment environment, or keep it',
           description: 'Protection rules are accepted and not kept: nothing is deployed from here.',
+          body: Type.Object({}),
           response: responses({ 200: Environment })
         }
       },

@@ -3,7 +3,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { type CollectionRules, collectionRules } from '../../apps.ts'
 import { collectionName } from '../../secrets/collection.ts'
 import { requireGitHubName } from '../../secrets/names.ts'
-import { applySelection, requireSelectable, updateSelection } from '../../secrets/selection.ts'
+import { alongside, requireSelectable, updateSelection } from '../../secrets/selection.ts'
 import { put, remove } from '../../secrets/vault.ts'
 import { missing } from './body.ts'
 import type { GitHubDependencies } from './github.ts'
@@ -80,7 +80,7 @@ export function secretRoutes(
       value: { keyId: body.key_id, sealedBox: body.encrypted_value },
       found,
       ...(initialVisibility && { initialVisibility }),
-      ...(changed && { alongside: (tx, secret) => applySelection(tx, secret, change) })
+      ...(changed && { alongside: alongside(change) })
     })
   }
 

@@ -4,6 +4,8 @@ import { type Refusal, refuses } from './refusal.ts'
 
 const REPO = '/repos/mona/web/codespaces/secrets'
 const USER = '/user/codespaces/secrets'
+const ORG = '/orgs/acme/codespaces/secrets'
+const ENVIRONMENT = '/repos/mona/web/environments/production/secrets'
 const MARKER = 'MARKER-of-a-body-5d1f'
 
 const NOT_JSON: Refusal = { status: 400, message: 'Problems parsing JSON' }
@@ -13,11 +15,14 @@ const TOO_LARGE: Refusal = { status: 413, message: 'The request body is too larg
 const server = await startTestServer(t)
 const mona = await server.createUser('mona')
 await server.createRepository(mona, 'web')
-const token = await server.createToken(mona, { scopes: ['repo', 'codespace'] })
+const acme = await server.createOrganization('acme', mona)
+const token = await server.createToken(mona, { scopes: ['repo', 'codespace', 'admin:org'] })
 const admin = server.admin.token
 
-for (const path of [REPO, USER]) {
-  const body = await server.seal(path, token, 'the value that stays')
+await server.request('PUT', '/repos/mona/web/environments/production', { token })
+for (const path of [REPO, USER, ORG]) {
+  const sealed = await server.seal(path, token, 'the value that stays')
+  const body = { ...sealed, ...(path === ORG && { visibility: 'selected' }) }
   await server.request('PUT', `${path}/KEPT`, { token, body })
 }
 
@@ -28,6 +33,11 @@ const OPERATIONS = [
   { method: 'PUT', url: `${USER}/NEW`, token },
   { method: 'PUT', url: `${USER}/KEPT`, token },
   { method: 'PUT', url: `${USER}/KEPT/repositories`, token },
+  { method: 'PUT', url: `${ORG}/KEPT`, token },
+  { method: 'PUT', url: `${ORG}/KEPT/repositories`, token },
+  { method: 'PUT', url: `${ENVIRONMENT}/NEW`, token },
+  { method: 'PUT', url: '/repos/mona/web/environments/staging', token },
+  { method: 'PUT', url: '/orgs/acme/memberships/root', token },
   { method: 'PUT', url: '/repos/mona/web/collaborators/root', token },
   { method: 'PATCH', url: '/repos/mona/web', token },
   { method: 'POST', url: '/user/repos', token },
@@ -518,6 +528,7 @@ t.test('a request without a body is one without members', async (t) => {
 
 t.test('what was there before is still there', async (t) => {
   t.equal((await server.reveal('user', mona.uid, 'KEPT'))?.toString(), 'the value that stays')
+  t.equal((await server.reveal('organization', acme.uid, 'KEPT'))?.toString(), 'the value that stays')
   const { uid } = await server.db
     .selectFrom('repositories')
     .select('uid')

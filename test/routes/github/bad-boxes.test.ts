@@ -8,6 +8,9 @@ import { type Refusal, refuses } from './refusal.ts'
 
 const REPO = '/repos/mona/web/codespaces/secrets'
 const USER = '/user/codespaces/secrets'
+const ORG = '/orgs/acme/codespaces/secrets'
+const ENVIRONMENT = '/repos/mona/web/environments/production/secrets'
+const COLLECTIONS = [REPO, USER, ORG, ENVIRONMENT]
 const VALUE = 'MARKER-of-a-value-93ab'
 
 const improper = (field: string, reason: string): Refusal => ({
@@ -33,11 +36,16 @@ const server = await startTestServer(t)
 const mona = await server.createUser('mona')
 await server.createRepository(mona, 'web')
 await server.createRepository(mona, 'other')
-const token = await server.createToken(mona, { scopes: ['repo', 'codespace'] })
+await server.createOrganization('acme', mona)
+const token = await server.createToken(mona, { scopes: ['repo', 'codespace', 'admin:org'] })
+await server.request('PUT', '/repos/mona/web/environments/production', { token })
 const hubot = await server.createUser('hubot')
 const hubotToken = await server.createToken(hubot, { scopes: ['codespace'] })
-for (const path of [REPO, USER]) {
-  await server.request('PUT', `${path}/KEPT`, { token, body: await server.seal(path, token, 'stays') })
+/** What an organization's secret needs besides the value. */
+const extra = (path: string) => (path === ORG ? { visibility: 'all' } : {})
+for (const path of COLLECTIONS) {
+  const body = { ...(await server.seal(path, token, 'stays')), ...extra(path) }
+  await server.request('PUT', `${path}/KEPT`, { token, body })
 }
 
 const publicKey = async (path: string, token: string): Promise<{ key: string; key_id: string }> =>
@@ -52,13 +60,14 @@ async function refusesValue(
   name: string
 ): Promise<void> {
   for (const secret of ['NEW', 'KEPT']) {
-    const attempt = { method: 'PUT', url: `${path}/${secret}`, token, body, secret: [VALUE] } as const
+    const url = `${path}/${secret}`
+    const attempt = { method: 'PUT', url, token, body: { ...body, ...extra(path) }, secret: [VALUE] } as const
     await refuses(t, server, attempt, expected, `${path}/${secret}, ${name}`)
   }
 }
 
 t.test('base64 of another kind than the standard, padded one is refused', async (t) => {
-  for (const path of [REPO, USER]) {
+  for (const path of COLLECTIONS) {
     const { key, key_id } = await publicKey(path, token)
     // A box whose base64 has both characters that differ between the alphabets, and padding.
     let box = ''
@@ -95,7 +104,8 @@ t.test('base64 that holds no box for this collection is refused', async (t) => {
     (await publicKey(USER, hubotToken)).key,
     Buffer.from(nacl.box.keyPair().publicKey).toString('base64')
   ]
-  for (const path of [REPO, USER]) {
+  const keys = await Promise.all(COLLECTIONS.map(async (path) => (await publicKey(path, token)).key))
+  for (const path of COLLECTIONS) {
     const { key, key_id } = await publicKey(path, token)
     const box = Buffer.from(sealFor(key, VALUE), 'base64')
     const attempt = (bytes: Uint8Array, expected: Refusal, name: string) =>
@@ -116,10 +126,7 @@ t.test('base64 that holds no box for this collection is refused', async (t) => {
     await attempt(randomBytes(100), NOT_FOR_THIS, 'noise')
     await attempt(Buffer.alloc(48), NOT_FOR_THIS, 'zeros')
     await attempt(Buffer.from(VALUE.padEnd(64, '.')), NOT_FOR_THIS, 'the value in plain')
-    for (const other of [
-      ...others,
-      path === REPO ? (await publicKey(USER, token)).key : (await publicKey(REPO, token)).key
-    ]) {
+    for (const other of [...others, ...keys.filter((each) => each !== key)]) {
       const sealed = Buffer.from(sealFor(other, VALUE), 'base64')
       await attempt(sealed, NOT_FOR_THIS, 'for another collection')
     }
@@ -192,7 +199,7 @@ t.test('a box whose ephemeral key has low order is refused, though anybody could
 })
 
 t.test('a key_id that names no key is refused', async (t) => {
-  for (const path of [REPO, USER]) {
+  for (const path of COLLECTIONS) {
     const { key, key_id } = await publicKey(path, token)
     const encrypted_value = sealFor(key, VALUE)
     const ids = [

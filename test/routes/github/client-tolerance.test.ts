@@ -7,6 +7,8 @@ import { startTestServer } from '../../helper.ts'
 
 const REPO = '/api/v3/repos/mona/web/codespaces/secrets'
 const USER = '/api/v3/user/codespaces/secrets'
+const ORG = '/api/v3/orgs/acme/codespaces/secrets'
+const ENVIRONMENT = '/api/v3/repos/mona/web/environments/production/secrets'
 
 interface Answer {
   status: number
@@ -76,7 +78,7 @@ async function prepare(t: Test) {
   const server = await startTestServer(t, { publicUrl: null })
   const mona = await server.createUser('mona')
   const repositoryId = await server.createRepository(mona, 'web')
-  const token = await server.createToken(mona, { scopes: ['repo', 'codespace'] })
+  const token = await server.createToken(mona, { scopes: ['repo', 'codespace', 'admin:org'] })
   const base = await server.listen()
   const ask = (method: string, path: string, { headers, ...rest }: Sent = {}) =>
     send(base, method, path, { headers: { authorization: `Bearer ${token}`, ...headers }, ...rest })
@@ -126,9 +128,13 @@ t.test('a body in chunks, or with a newline after it, is read like any other', a
 })
 
 t.test('adding a repository takes a body of any kind, or none', async (t) => {
-  const { ask, sealed, repositoryId } = await prepare(t)
+  const { server, mona, token, ask, sealed, repositoryId } = await prepare(t)
+  const acme = await server.createOrganization('acme', mona)
+  const ofAcme = await server.createRepository(acme, 'web')
+  const body = { ...(await server.seal(ORG, token, 'value')), visibility: 'selected' }
+  await ask('PUT', `${ORG}/TOKEN`, { body: JSON.stringify(body) })
   await ask('PUT', `${USER}/TOKEN`, { body: await sealed('value') })
-  const url = `${USER}/TOKEN/repositories/${repositoryId}`
+  const urls = [`${USER}/TOKEN/repositories/${repositoryId}`, `${ORG}/TOKEN/repositories/${ofAcme}`]
   const ways: Record<string, Sent> = {
     'octokit.js': { headers: { 'content-type': 'text/plain;charset=UTF-8' }, body: '' },
     'gh api': { headers: { 'content-type': 'application/json; charset=utf-8' }, body: '' },
@@ -139,11 +145,20 @@ t.test('adding a repository takes a body of any kind, or none', async (t) => {
     'chunked and empty': { headers: { 'transfer-encoding': 'chunked' } }
   }
   for (const [client, sent] of Object.entries(ways)) {
-    const added = await ask('PUT', url, sent)
-    t.equal(added.status, 204, client)
-    t.equal(added.body, '')
-    const removed = await ask('DELETE', url, sent)
-    t.equal(removed.status, 204, `${client} removes`)
+    for (const url of urls) {
+      const added = await ask('PUT', url, sent)
+      t.equal(added.status, 204, client)
+      t.equal(added.body, '')
+      const removed = await ask('DELETE', url, sent)
+      t.equal(removed.status, 204, `${client} removes`)
+    }
+    for (const [url, status] of [
+      ['/api/v3/orgs/acme/memberships/root', 200],
+      ['/api/v3/repos/mona/web/environments/staging', 200]
+    ] as const) {
+      t.equal((await ask('PUT', url, sent)).status, status, `${client}: PUT ${url}`)
+      t.equal((await ask('DELETE', url, sent)).status, 204, `${client}: DELETE ${url}`)
+    }
   }
 })
 
@@ -166,9 +181,11 @@ t.test('DELETE and GET take bodies and content types that mean nothing', async (
 })
 
 t.test('an empty body where one is needed is named, not a fault', async (t) => {
-  const { ask } = await prepare(t)
+  const { server, mona, ask } = await prepare(t)
+  await server.createOrganization('acme', mona)
+  await ask('PUT', '/api/v3/repos/mona/web/environments/production')
   for (const type of [undefined, 'application/json; charset=utf-8', 'text/plain;charset=UTF-8']) {
-    for (const url of [`${REPO}/TOKEN`, `${USER}/TOKEN`]) {
+    for (const url of [REPO, USER, ORG, ENVIRONMENT].map((path) => `${path}/TOKEN`)) {
       const headers = type === undefined ? {} : { 'content-type': type }
       const response = await ask('PUT', url, { headers, body: '' })
       t.equal(response.status, 422, `${url} ${type}`)

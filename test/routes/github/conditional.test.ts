@@ -3,19 +3,25 @@ import { startTestServer } from '../../helper.ts'
 
 const REPO = '/repos/mona/web/codespaces/secrets'
 const USER = '/user/codespaces/secrets'
+const ORG = '/orgs/acme/codespaces/secrets'
+const ENVIRONMENT = '/repos/mona/web/environments/production/secrets'
 const WEAK = /^W\/"[0-9a-f]{64}"$/
 
 async function prepare(t: Parameters<typeof startTestServer>[0]) {
   const server = await startTestServer(t)
   const mona = await server.createUser('mona')
   const repositoryId = await server.createRepository(mona, 'web')
-  const token = await server.createToken(mona, { scopes: ['repo', 'codespace'] })
-  for (const path of [REPO, USER]) {
-    const body = await server.seal(path, token, 'one')
+  const token = await server.createToken(mona, { scopes: ['repo', 'codespace', 'admin:org'] })
+  await server.createOrganization('acme', mona)
+  await server.request('PUT', '/repos/mona/web/environments/production', { token })
+  for (const path of [REPO, USER, ORG, ENVIRONMENT]) {
+    const body = { ...(await server.seal(path, token, 'one')), ...(path === ORG && { visibility: 'all' }) }
     await server.request('PUT', `${path}/TOKEN`, { token, body })
   }
   const readable = [REPO, `${REPO}/public-key`, `${REPO}/TOKEN`, USER, `${USER}/public-key`, `${USER}/TOKEN`]
-  readable.push(`${USER}/TOKEN/repositories`)
+  readable.push(`${USER}/TOKEN/repositories`, `${ORG}/TOKEN/repositories`)
+  for (const path of [ORG, ENVIRONMENT]) readable.push(path, `${path}/public-key`, `${path}/TOKEN`)
+  readable.push('/orgs/acme', '/orgs/acme/members', '/user/orgs', '/repos/mona/web/environments/production')
   return { server, mona, token, readable, repositoryId }
 }
 

@@ -637,6 +637,27 @@ t.test("every write has its record in the organization's stream, in the same tra
   await isConsistent(t, server.db)
 })
 
+t.test('whoever writes last, a value has the visibility that came with it', async (t) => {
+  const { server, token, sealed, value, shown } = await prepare(t, { logLevel: 'error' })
+  for (let round = 0; round < 5; round++) {
+    const bodies = await Promise.all(
+      Array.from({ length: 24 }, async (_, n) => {
+        const visibility = ['all', 'private', 'selected'][n % 3]!
+        return { ...(await sealed(`${visibility} ${n}`)), visibility }
+      })
+    )
+    const answers = await Promise.all(bodies.map((body) => server.request('PUT', TOKEN, { token, body })))
+    const statuses = new Set(answers.map(({ statusCode }) => statusCode))
+    t.strictSame(
+      [...statuses].filter((status) => status !== 201 && status !== 204),
+      []
+    )
+    t.equal((await value())?.split(' ')[0], (await shown()).visibility)
+  }
+  await isConsistent(t, server.db)
+  t.strictSame(server.log, [])
+})
+
 t.test('of many first PUTs one creates, and the limit holds', async (t) => {
   const { server, token, sealed, web, api } = await prepare(t, { maxSecrets: 10, logLevel: 'error' })
   const value = await sealed('one of many')
