@@ -555,6 +555,7 @@ async function countAudit({ server }: World): Promise<number> {
   const { count } = await server.db
     .selectFrom('audit_events')
     .select((eb) => eb.fn.countAll<number>().as('count'))
+    .where('outcome', '=', 'allowed')
     .executeTakeFirstOrThrow()
   return Number(count)
 }

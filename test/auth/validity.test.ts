@@ -139,7 +139,7 @@ t.test("an operator's own token works with every scope, and does not end", async
     t.equal(made, undefined)
     const response = await server.request('GET', '/user', { token })
     t.equal(response.statusCode, 200)
-    t.equal(response.headers['x-oauth-scopes'], 'admin:org, codespace, repo, site_admin')
+    t.equal(response.headers['x-oauth-scopes'], 'admin:org, codespace, read:audit_log, repo, site_admin')
     t.equal(response.headers['github-authentication-token-expiration'], undefined)
   }
 })

@@ -181,7 +181,7 @@ t.test(
     t.match(made.stdout, TOKEN_LINE)
     t.match(
       made.stderr,
-      /^A classic token of root \(admin:org, codespace, repo, site_admin\), valid until \d{4}-.*\n$/
+      /^A classic token of root \(admin:org, codespace, read:audit_log, repo, site_admin\), valid until \d{4}-.*\n$/
     )
     t.equal(await statusOf(url, made.stdout.trim()), 200)
 

@@ -83,7 +83,12 @@ async function everything({ db }: TestServer): Promise<unknown> {
   return {
     secrets: await db.selectFrom('secrets').selectAll().orderBy('id').execute(),
     selections: await db.selectFrom('secret_repositories').selectAll().orderBy('repository_id').execute(),
-    audit: await db.selectFrom('audit_events').select('id').orderBy('id').execute()
+    audit: await db
+      .selectFrom('audit_events')
+      .select('id')
+      .where('outcome', '=', 'allowed')
+      .orderBy('id')
+      .execute()
   }
 }
 

@@ -19,6 +19,7 @@ async function auditOf({ db }: TestServer, streamUid: string) {
     .selectFrom('audit_events')
     .select(['action', 'name', 'actor_uid', 'collection', 'value_version', 'outcome'])
     .where('stream_uid', '=', streamUid)
+    .where('outcome', '=', 'allowed')
     .orderBy('id')
     .execute()
 }

@@ -35,7 +35,12 @@ async function prepare(t: Test, { exists = true } = {}) {
       .orderBy('secret_id')
       .orderBy('repository_id')
       .execute(),
-    audit: await server.db.selectFrom('audit_events').select('id').orderBy('id').execute()
+    audit: await server.db
+      .selectFrom('audit_events')
+      .select('id')
+      .where('outcome', '=', 'allowed')
+      .orderBy('id')
+      .execute()
   })
   /** Refused with this status and message, and nothing moved. */
   const refuse = async (
