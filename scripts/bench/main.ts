@@ -2,6 +2,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
+import { AUDIT_PAGE, AUDIT_SEARCH, addAuditRecords, FEW_RECORDS, MANY_RECORDS } from './audit.ts'
 import { benchBoxes } from './boxes.ts'
 import { addCollections, MANY_COLLECTIONS } from './collections.ts'
 import { drive, type Measured, median, type Request } from './load.ts'
@@ -206,6 +207,33 @@ async function benchCollections(home: string): Promise<{ few: Measured; many: Me
   }
 }
 
+interface AuditFigures {
+  /** cost of a page of a long log, beside one of a hundredth of it */
+  page: number
+  search: number
+  /** records a second */
+  sealing: number
+}
+
+/** Pages out of a long audit log and out of a short one: two servers, two databases, measured in turn. */
+async function benchAudit(home: string): Promise<AuditFigures> {
+  const folders = { few: path.join(home, 'short-log'), many: path.join(home, 'long-log') }
+  const few = await startCoffer(folders.few)
+  const many = await startCoffer(folders.many)
+  try {
+    console.log(`sealing ${MANY_RECORDS} audit records …`)
+    await addAuditRecords(few.url, folders.few, FEW_RECORDS)
+    const sealing = await addAuditRecords(many.url, folders.many, MANY_RECORDS)
+    const get = (target: string) => (): Request => ({ method: 'GET', path: target })
+    const { ratio: page } = await compare(few, many, 10, get(AUDIT_PAGE))
+    const { ratio: search } = await compare(few, many, 10, get(AUDIT_SEARCH))
+    return { page, search, sealing }
+  } finally {
+    await few.stop()
+    await many.stop()
+  }
+}
+
 /** A page of an organization secret's repositories, out of many and out of few. */
 async function benchSelection(coffer: Subject): Promise<number> {
   const page = (name: SelectedSecret) => (): Request => ({
@@ -247,7 +275,8 @@ async function benchServer(dataDir: string): Promise<Operations> {
 function printRatios(
   { memory, selection }: Operations,
   boxes: Awaited<ReturnType<typeof benchBoxes>>,
-  collections: Awaited<ReturnType<typeof benchCollections>> | undefined
+  collections: Awaited<ReturnType<typeof benchCollections>> | undefined,
+  audit: AuditFigures | undefined
 ): void {
   console.log('')
   console.log(
@@ -265,6 +294,16 @@ function printRatios(
         `${collections.few.throughput.toFixed(0)}/s, cost × ${cost.toFixed(2)} ≤ ${PAGE_BAR} ` +
         verdict(cost <= PAGE_BAR)
     )
+  }
+  if (audit) {
+    const line = (what: string, cost: number) =>
+      console.log(
+        `${what} of an audit log of ${MANY_RECORDS} records, beside one of ${FEW_RECORDS}: cost × ${cost.toFixed(2)} ` +
+          `≤ ${PAGE_BAR} ${verdict(cost <= PAGE_BAR)}`
+      )
+    line('page', audit.page)
+    line('search', audit.search)
+    console.log(`sealing: ${audit.sealing.toFixed(0)} records a second, in one stream`)
   }
   if (memory) {
     console.log(
@@ -284,8 +323,16 @@ async function main(): Promise<void> {
     const operations = await benchServer(path.join(home, 'data'))
     const boxes = await benchBoxes()
     const collections = options.only === '' ? await benchCollections(home) : undefined
-    printRatios(operations, boxes, collections)
-    const figures = { node: process.version, cpus: os.cpus().length, ...operations, boxes, collections }
+    const audit = 'audit'.includes(options.only) ? await benchAudit(home) : undefined
+    printRatios(operations, boxes, collections, audit)
+    const figures = {
+      node: process.version,
+      cpus: os.cpus().length,
+      ...operations,
+      boxes,
+      collections,
+      audit
+    }
     if (options.json) await writeFile(options.json, `${JSON.stringify(figures, null, 2)}\n`)
     else console.log(`\n${JSON.stringify(figures)}`)
   } finally {
