@@ -158,6 +158,11 @@ async function restore(
         : 'All tokens are void; make one with: npx coffer admin token create LOGIN --scopes all --offline'
     }\n`
   )
+  if (!keepTokens && trailer.rows.integration_keys) {
+    process.stderr.write(
+      'The keys of GitHub Apps are void, too; make new ones with: npx coffer admin app key rotate APP --offline\n'
+    )
+  }
   process.stderr.write(`${aboutMasterKey(config, manifest.master_keys)}\n`)
   for (const warning of await findMissingKeys(config, manifest.master_keys))
     process.stderr.write(`${warning}\n`)
