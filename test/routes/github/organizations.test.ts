@@ -275,6 +275,10 @@ t.test('an organization that is deleted while it is worked on leaves nothing beh
     const boxes = await Promise.all(paths.map((path) => server.seal(path, token, 'soon gone')))
     const ask = (method: 'PUT' | 'POST', url: string, body?: unknown) =>
       server.request(method, url, { token, body })
+    for (let n = 0; n < 4; n++) {
+      const body = { ...boxes[0], visibility: 'selected' }
+      await server.request('PUT', `${paths[0]}/N${n}`, { token, body })
+    }
     const work = Array.from({ length: 60 }, async (_, n) => {
       await sleep(n / 4)
       const some = {
@@ -304,7 +308,7 @@ t.test('an organization that is deleted while it is worked on leaves nothing beh
         }
       }
     })
-    await sleep(5)
+    await sleep(5 + 3 * round)
     const deleted = await server.request('DELETE', `/orgs/${org}`, { token })
     t.equal(deleted.statusCode, 202, deleted.body)
     const statuses = (await Promise.all(work)).map(({ statusCode }) => statusCode)
