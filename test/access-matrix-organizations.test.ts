@@ -505,6 +505,7 @@ async function countAudit({ server }: World): Promise<number> {
   const { total } = await server.db
     .selectFrom('audit_events')
     .select((eb) => eb.fn.countAll<number>().as('total'))
+    .where('outcome', '=', 'allowed')
     .where('action', '!=', 'token.create')
     .executeTakeFirstOrThrow()
   return total
