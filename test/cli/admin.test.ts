@@ -2,7 +2,7 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Command } from 'commander'
 import t, { type Test } from 'tap'
-import { SCOPES } from '../../src/auth/scopes.ts'
+import { PERMISSIONS, SCOPES } from '../../src/auth/scopes.ts'
 import type { Administration } from '../../src/cli/admin/administration.ts'
 import { offlineAdministration } from '../../src/cli/admin/offline.ts'
 import { onlineAdministration } from '../../src/cli/admin/online.ts'
@@ -323,6 +323,10 @@ t.test('what is typed wrong is refused before anything is asked', async (t) => {
   const attempts: [string, RegExp][] = [
     ['user create a/../b', /letters, digits, hyphens and underscores/],
     ['user delete mona', /deletes mona with all tokens, secrets and repositories.*--yes/],
+    ['org delete octo', /deletes octo with all its secrets and repositories.*--yes/],
+    ['org delete octo/x --yes', /letters, digits, hyphens and underscores/],
+    ['org member set octo mona --role owner', /Allowed choices are admin, member/],
+    ['org member set octo ../user', /letters, digits, hyphens and underscores/],
     ['repo delete root/web', /deletes root\/web with all its secrets.*--yes/],
     ['repo create ../user', /OWNER\/NAME/],
     ['repo create mona/..', /OWNER\/NAME/],
@@ -363,6 +367,7 @@ t.test('every command shows with --help what it takes, and an example', async (t
     /Usage: coffer admin token create \[options\] <login>[\s\S]*--scopes[\s\S]*Example:\n {2}\$ npx coffer/
   )
   for (const scope of SCOPES) t.match(stdout, scope)
+  for (const permission of Object.keys(PERMISSIONS)) t.match(stdout, new RegExp(`^ {2}${permission}$`, 'm'))
 
   const commands = leaves(adminCommand())
   t.equal(commands.length, 23)
