@@ -149,7 +149,7 @@ await testWith(
     t.equal(full.code, 1)
     t.match(
       full.stderr,
-      /failed to set secret "ONE_MORE": HTTP 422: .*100 secrets, the limit, which COFFER_MAX_SECRETS sets/
+      /failed to set secret "ONE_MORE": HTTP 422: .*100 secrets, the limit .*COFFER_MAX_SECRETS/
     )
     t.equal(await repoValue('ONE_MORE'), undefined)
   }
