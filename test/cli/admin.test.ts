@@ -370,7 +370,7 @@ t.test('every command shows with --help what it takes, and an example', async (t
   for (const permission of Object.keys(PERMISSIONS)) t.match(stdout, new RegExp(`^ {2}${permission}$`, 'm'))
 
   const commands = leaves(adminCommand())
-  t.equal(commands.length, 23)
+  t.equal(commands.length, 27)
   for (const command of commands) {
     let help = ''
     command.configureOutput({ writeOut: (text) => (help += text) }).outputHelp()
