@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util'
 import type { FastifyDynamicSwaggerOptions } from '@fastify/swagger'
 import { APP_NAMES, APPS } from '../apps.ts'
 
@@ -52,6 +53,32 @@ export function openApiOptions(version: string): FastifyDynamicSwaggerOptions {
       },
       security: [{ token: [] }]
     },
-    hideUntagged: true
+    hideUntagged: true,
+    transformObject: (document) =>
+      'openapiObject' in document
+        ? withSharedErrors(document.openapiObject as Description)
+        : document.swaggerObject
   }
+}
+
+interface Description {
+  paths?: Record<string, Record<string, { responses?: Record<string, unknown> }>>
+  components?: { responses?: Record<string, unknown> }
+}
+
+/** Says each error once, since all operations have the same: the description is a third of its size for it. */
+function withSharedErrors(description: Description): Description {
+  const shared: Record<string, unknown> = {}
+  for (const operations of Object.values(description.paths ?? {})) {
+    for (const { responses = {} } of Object.values(operations)) {
+      for (const [status, response] of Object.entries(responses)) {
+        if (Number(status) < 400) continue
+        shared[status] ??= response
+        if (isDeepStrictEqual(shared[status], response)) {
+          responses[status] = { $ref: `#/components/responses/${status}` }
+        }
+      }
+    }
+  }
+  return { ...description, components: { ...description.components, responses: shared } }
 }
