@@ -42,12 +42,12 @@ export function openApiOptions(version: string): FastifyDynamicSwaggerOptions {
       ],
       components: {
         securitySchemes: {
-          token: { type: 'http', scheme: 'bearer', description: 'A token of Coffer' },
-          app: {
+          token: {
             type: 'http',
             scheme: 'bearer',
-            bearerFormat: 'JWT',
-            description: 'Signed by a GitHub App with RS256; iss is its id or its client id'
+            description:
+              'A token of Coffer. For what Apps ask for themselves: a JWT that the App signed with RS256, whose iss is its ' +
+              'id or its client id'
           }
         }
       },

@@ -92,7 +92,6 @@ export const installationTokenRoutes: GitHubRoutes = (app, { db, authenticator }
       },
       schema: {
         tags: TAGS,
-        security: [{ app: [] }],
         operationId: 'apps/create-installation-access-token',
         summary: 'Create an installation access token for an app, for an hour',
         params: InstallationParams,

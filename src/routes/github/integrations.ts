@@ -25,7 +25,7 @@ import { NoContent, PageQuery, RepositoryParams, responses } from './schemas.ts'
 // What a GitHub App asks for itself, with a JWT that it signed. https://docs.github.com/rest/apps/apps
 
 const DOCS = 'https://docs.github.com/rest/apps/apps'
-const COMMON = { tags: ['apps'], security: [{ app: [] }] }
+const COMMON = { tags: ['apps'] }
 
 /** An App sees as an account without any role: for what is found by its name alone. */
 const NOBODY = 0
