@@ -20,6 +20,7 @@ import { errorBody, handleRouterError } from './routes/github/errors.ts'
 import { gitHubApi } from './routes/github/github.ts'
 import { healthRoutes } from './routes/health.ts'
 import { openApiOptions } from './routes/openapi.ts'
+import { onaApi } from './routes/rpc/ona.ts'
 import type { Limits } from './secrets/collection.ts'
 import type { Vault } from './secrets/vault.ts'
 import type { Database } from './store/tables.ts'
@@ -83,10 +84,13 @@ function makeRequestId(): string {
 /** Beside the REST API's prefix and not below it, as on GitHub Enterprise Server. */
 const API_GRAPHQL = /^\/api\/graphql(?:[/?]|$)/
 
+/** Ona's API, below its usual base. */
+const API_ONA = /^\/api\/gitpod\.v1\./
+
 /** Both prefixes lead to the same routes; which one it was is kept for the links in the answer. */
 function rewriteUrl(request: IncomingMessage): string {
   const url = request.url ?? '/'
-  if (API_GRAPHQL.test(url)) return url.slice('/api'.length)
+  if (API_GRAPHQL.test(url) || API_ONA.test(url)) return url.slice('/api'.length)
   if (url !== '/api/v3' && !url.startsWith('/api/v3/') && !url.startsWith('/api/v3?')) return url
   Object.assign(request, { [API_PREFIX]: '/api/v3' })
   const rest = url.slice('/api/v3'.length)
@@ -178,21 +182,19 @@ export async function buildApp(dependencies: AppDependencies): Promise<FastifyIn
   })
   healthRoutes(app, { db, keyring, metrics, isMetricsToken: dependencies.isMetricsToken ?? (() => false) })
   const vault: Vault = { db, keyring, limits, reloadGenerations: dependencies.reloadGenerations }
-  await app.register(
-    gitHubApi({
-      db,
-      keyring,
-      vault,
-      authenticator,
-      rateLimits:
-        rateLimits &&
-        new RateLimits(rateLimits, rateLimits.store === 'memory' ? new MemoryWindows() : windows),
-      metrics,
-      denials,
-      tokenLifetimes: dependencies.tokenLifetimes,
-      version: VERSION
-    })
-  )
+  const shared = {
+    db,
+    keyring,
+    vault,
+    authenticator,
+    rateLimits:
+      rateLimits && new RateLimits(rateLimits, rateLimits.store === 'memory' ? new MemoryWindows() : windows),
+    metrics,
+    denials,
+    tokenLifetimes: dependencies.tokenLifetimes
+  }
+  await app.register(gitHubApi({ ...shared, version: VERSION }))
+  await app.register(onaApi(shared))
   await app.ready()
   return app
 }

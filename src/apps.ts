@@ -3,7 +3,10 @@
  * this table, and a further app is one more entry.
  */
 
-export type CollectionKind = 'repository' | 'user' | 'organization' | 'deployment-environment'
+/** The owners of secrets that GitHub knows. */
+export type GitHubCollectionKind = 'repository' | 'user' | 'organization' | 'deployment-environment'
+/** Those that Ona's API knows besides: their secrets are of Codespaces, as all that environments receive. */
+export type CollectionKind = GitHubCollectionKind | 'project' | 'service-account'
 
 /** How one kind of collection differs from app to app. */
 export interface CollectionRules {
@@ -22,7 +25,7 @@ export interface CollectionRules {
 export interface AppRules {
   /** as people write it */
   title: string
-  collections: Partial<Record<CollectionKind, CollectionRules>>
+  collections: Partial<Record<GitHubCollectionKind, CollectionRules>>
   /** whether a repository lists the organization's secrets that it receives */
   listsOrganizationSecrets?: true
 }
@@ -118,14 +121,24 @@ export type SecretPermission = {
 /** The differences of one kind of collection; throws for a kind that the app does not have. */
 export function collectionRules(
   app: App,
-  kind: CollectionKind
+  kind: GitHubCollectionKind
 ): CollectionRules & { permission: SecretPermission } {
   const rules = (APPS[app] as AppRules).collections[kind]
   if (!rules) throw new Error(`${app} has no secrets of kind ${kind}`)
   return rules as CollectionRules & { permission: SecretPermission }
 }
 
+const MAX_SECRETS_OF_PROJECT = 1000
+
+/** How many secrets one collection holds, unless COFFER_MAX_SECRETS says otherwise. */
+export function defaultMaxSecrets(app: App, kind: CollectionKind): number {
+  return kind === 'project' || kind === 'service-account'
+    ? MAX_SECRETS_OF_PROJECT
+    : collectionRules(app, kind).maxSecrets
+}
+
 /** The apps that keep secrets for this kind of owner. */
 export function appsOf(kind: CollectionKind): App[] {
+  if (kind === 'project' || kind === 'service-account') return ['codespaces']
   return APP_NAMES.filter((app) => kind in APPS[app].collections)
 }

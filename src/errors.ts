@@ -96,6 +96,13 @@ export class NotFound extends CofferError {
 export class Forbidden extends CofferError {
   readonly code = 'forbidden'
   readonly status = 403
+  /** what is missing, for an API that has words of its own for it */
+  readonly reason: string
+
+  constructor(message: string, reason = message) {
+    super(message)
+    this.reason = reason
+  }
 }
 
 /** One thing that is wrong with the input: `field` is its name, `message` the rule that it breaks. */
@@ -165,6 +172,18 @@ export class LimitExceeded extends CofferError {
 export class Conflict extends CofferError {
   readonly code = 'conflict'
   readonly status = 409
+}
+
+/** There is one of that name already, and a second is not made. */
+export class AlreadyExists extends CofferError {
+  readonly code = 'already_exists'
+  readonly status = 409
+}
+
+/** What is asked for does not exist on this server, whoever asks. */
+export class Unimplemented extends CofferError {
+  readonly code = 'unimplemented'
+  readonly status = 501
 }
 
 /** If-Match did not match: somebody changed the thing in between. */

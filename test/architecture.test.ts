@@ -10,7 +10,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ['main.ts', 'first-start.ts', 'open.ts'],
   ['app.ts'],
   ['routes'],
-  ['directory', 'secrets', 'auth', 'audit'],
+  ['projects', 'directory', 'secrets', 'auth', 'audit'],
   ['store', 'keyring'],
   ['apps.ts', 'errors.ts', 'config.ts', 'logger.ts', 'metrics.ts', 'version.ts']
 ]
@@ -19,6 +19,7 @@ const LAYERS: readonly (readonly string[])[] = [
 const WITHIN_LAYER: Readonly<Record<string, readonly string[]>> = {
   'main.ts': ['first-start.ts', 'open.ts'],
   'cli.ts': ['cli'],
+  projects: ['directory', 'secrets', 'auth'],
   directory: ['secrets', 'auth'],
   secrets: ['auth'],
   'config.ts': ['errors.ts']

@@ -1,36 +1,47 @@
-import { APP_NAMES, APPS, type App, type AppRules, type CollectionKind, collectionRules } from '../apps.ts'
+import {
+  APP_NAMES,
+  APPS,
+  type App,
+  type AppRules,
+  collectionRules,
+  type GitHubCollectionKind
+} from '../apps.ts'
 import { Forbidden, NotFound } from '../errors.ts'
 import type { OrganizationFacts } from '../store/organizations.ts'
 import type { RepositoryFacts } from '../store/repositories.ts'
-import type { OrganizationRole, RepositoryRole } from '../store/tables.ts'
+import type { OrganizationRole, ProjectRole, RepositoryRole } from '../store/tables.ts'
 import { type Actor, reaches, reachesPrivate } from './actor.ts'
 import { includesLevel, type Level, type Permission, type Scope } from './scopes.ts'
-import { TOKEN_KINDS } from './token-kinds.ts'
+import { type Bearer, TOKEN_KINDS } from './token-kinds.ts'
 
 /** What an operation asks for: one of the scopes of a classic token, or the permission of any other. */
 export interface AccessRule {
   /**
-   * What is decided about: nothing but the token, the site, one repository, or one organization. `integration` is
-   * for GitHub Apps themselves, which have no token but sign a JWT.
+   * What is decided about: nothing but the token, the site, one repository, one organization, or one project.
+   * `integration` is for GitHub Apps themselves, which have no token but sign a JWT.
    */
-  on: 'nobody' | 'token' | 'site' | 'repository' | 'organization' | 'integration'
+  on: 'nobody' | 'token' | 'site' | 'repository' | 'organization' | 'project' | 'integration'
   /** whose token it must be; none: anybody's */
-  by?: 'user' | 'installation'
+  by?: Bearer
   /** any of these will do, what implies them too; none: no scope is needed */
   scopes: readonly Scope[]
   /** instead of `scopes`, on a public repository */
   publicScopes?: readonly Scope[]
+  /** all of these, instead of any of `scopes`; a token without scopes does not do */
+  everyScope?: readonly Scope[]
   permission?: { name: Permission; level: Level }
   /** the least role on the repository */
   role?: RepositoryRole
   /** the least role in the organization; none: whoever asks */
   organizationRole?: OrganizationRole
+  /** the least role on the project */
+  projectRole?: ProjectRole
 }
 
 type SecretAccess = 'read' | 'public-key' | 'write'
 
 /** The rules for secrets, by kind of owner; scopes are GitHub's, roles as `docs/compatibility.md` lists them. */
-const SECRETS: Record<CollectionKind, (access: SecretAccess) => Omit<AccessRule, 'permission'>> = {
+const SECRETS: Record<GitHubCollectionKind, (access: SecretAccess) => Omit<AccessRule, 'permission'>> = {
   repository: inRepository,
   'deployment-environment': inRepository,
   organization: () => ({ on: 'organization', scopes: ['admin:org'], organizationRole: 'admin' }),
@@ -43,7 +54,7 @@ function inRepository(access: SecretAccess): Omit<AccessRule, 'permission'> {
     : { on: 'repository', scopes: ['repo'], role: 'write' }
 }
 
-function secretRule(app: App, kind: CollectionKind, access: SecretAccess): AccessRule {
+function secretRule(app: App, kind: GitHubCollectionKind, access: SecretAccess): AccessRule {
   const { permission, readLevel } = collectionRules(app, kind)
   return {
     ...SECRETS[kind](access),
@@ -51,11 +62,11 @@ function secretRule(app: App, kind: CollectionKind, access: SecretAccess): Acces
   }
 }
 
-export type SecretAccessName = `${App}/${CollectionKind}:${SecretAccess}`
+export type SecretAccessName = `${App}/${GitHubCollectionKind}:${SecretAccess}`
 
 const SECRET_ACCESS = Object.fromEntries(
   APP_NAMES.flatMap((app) =>
-    (Object.keys((APPS[app] as AppRules).collections) as CollectionKind[]).flatMap((kind) =>
+    (Object.keys((APPS[app] as AppRules).collections) as GitHubCollectionKind[]).flatMap((kind) =>
       (['read', 'public-key', 'write'] as const).map((access) => [
         `${app}/${kind}:${access}`,
         secretRule(app, kind, access)
@@ -64,9 +75,48 @@ const SECRET_ACCESS = Object.fromEntries(
   )
 ) as Record<SecretAccessName, AccessRule>
 
+/** What a personal access token of Ona's API has; the site is not administered with it. */
+export const FULL_SCOPES: readonly Scope[] = ['repo', 'codespace', 'admin:org', 'read:audit_log']
+
+const READS_ORGANIZATION = {
+  scopes: ['read:org'],
+  permission: { name: 'organization_administration', level: 'read' }
+} as const
+const WRITES_ORGANIZATION = {
+  scopes: ['admin:org'],
+  permission: { name: 'organization_administration', level: 'write' }
+} as const
+
+/** What methods of Ona's API ask for: most are about the organization that the token acts in. */
+const ONA_ACCESS = {
+  /** what depends on whose the secret is, which the method asks for itself */
+  secret: { on: 'token', scopes: [] },
+  /** the token of an environment: nobody else reads values */
+  environment: { on: 'token', by: 'environment', scopes: [] },
+  'codespaces/project:read': { on: 'project', ...READS_ORGANIZATION, projectRole: 'user' },
+  'codespaces/project:write': { on: 'project', ...WRITES_ORGANIZATION, projectRole: 'editor' },
+  'codespaces/service-account:read': { on: 'organization', ...READS_ORGANIZATION, organizationRole: 'admin' },
+  'codespaces/service-account:write': {
+    on: 'organization',
+    ...WRITES_ORGANIZATION,
+    organizationRole: 'admin'
+  },
+  'project:use': { on: 'project', ...READS_ORGANIZATION, projectRole: 'user' },
+  'project:edit': { on: 'project', ...WRITES_ORGANIZATION, projectRole: 'editor' },
+  'project:administer': { on: 'project', ...WRITES_ORGANIZATION, projectRole: 'admin' },
+  /** several at once, each of which is asked for its own role */
+  'projects:change': { on: 'organization', ...WRITES_ORGANIZATION, organizationRole: 'member' },
+  'organization:read': { on: 'organization', ...READS_ORGANIZATION, organizationRole: 'member' },
+  'organization:administer': { on: 'organization', ...WRITES_ORGANIZATION, organizationRole: 'admin' },
+  'organizations:create': { on: 'token', by: 'user', scopes: ['admin:org'] },
+  'personal-access-tokens': { on: 'token', by: 'user', scopes: [], everyScope: FULL_SCOPES },
+  'service-account': { on: 'token', by: 'service-account', scopes: [] }
+} as const satisfies Record<string, AccessRule>
+
 /** Every permission that a route may declare. */
 export const ACCESS = {
   ...SECRET_ACCESS,
+  ...ONA_ACCESS,
   /** no token is needed */
   open: { on: 'nobody', scopes: [] },
   /** any valid token */
@@ -157,6 +207,8 @@ export type AccessName = keyof typeof ACCESS
 
 const RANK: Record<RepositoryRole, number> = { read: 1, triage: 2, write: 3, maintain: 4, admin: 5 }
 
+const PROJECT_RANK: Record<ProjectRole, number> = { user: 1, editor: 2, admin: 3 }
+
 const NO_RIGHTS = 'Must have admin rights to Repository.'
 const NO_OWNER = 'Must be an owner of the organization.'
 const NO_INSTALLATION = 'You must authenticate with an installation access token.'
@@ -182,13 +234,33 @@ export function hasPermission(actor: Actor, name: Permission, level: Level): boo
 function requireToken(actor: Actor, rule: AccessRule, scopes: readonly Scope[]): void {
   const { limitedBy, bearer, refusal } = TOKEN_KINDS[actor.token.kind]
   if (rule.by && rule.by !== bearer) {
-    throw new Forbidden(rule.by === 'installation' ? NO_INSTALLATION : refusal)
+    throw new Forbidden(
+      rule.by === 'installation' ? NO_INSTALLATION : refusal,
+      `This needs the token of ${BEARER_NAMES[rule.by]}.`
+    )
   }
-  const allowed =
-    limitedBy === 'scopes'
-      ? scopes.length === 0 || scopes.some((scope) => actor.token.scopes.has(scope))
-      : !rule.permission || hasPermission(actor, rule.permission.name, rule.permission.level)
-  if (!allowed) throw new Forbidden(refusal)
+  const { everyScope, permission } = rule
+  if (everyScope) {
+    if (limitedBy === 'scopes' && everyScope.every((scope) => actor.token.scopes.has(scope))) return
+    throw new Forbidden(refusal, `This needs a token with the scopes ${everyScope.join(', ')}.`)
+  }
+  if (limitedBy === 'permissions') {
+    if (!permission || hasPermission(actor, permission.name, permission.level)) return
+    throw new Forbidden(
+      refusal,
+      `This needs a token with the permission ${permission.name}: ${permission.level}.`
+    )
+  }
+  if (scopes.length === 0 || scopes.some((scope) => actor.token.scopes.has(scope))) return
+  throw new Forbidden(refusal, `This needs a token with the scope ${scopes.join(' or ')}.`)
+}
+
+const BEARER_NAMES: Record<Bearer, string> = {
+  user: 'a user',
+  installation: 'an installation of a GitHub App',
+  'service-account': 'a service account',
+  environment: 'an environment',
+  runner: 'a runner'
 }
 
 /** Throws unless the token allows what the rule asks, for rules that are about no repository. */
@@ -234,4 +306,65 @@ export function requireOrganizationAccess(
   if (!facts || (rule.organizationRole && facts.role === null)) throw new NotFound()
   requireToken(actor, rule, rule.scopes)
   if (rule.organizationRole === 'admin' && facts.role !== 'admin') throw new Forbidden(NO_OWNER)
+}
+
+/** What access to a project depends on; `project_role` is the actor's; null: none. */
+export interface ProjectAccess {
+  project_role: ProjectRole | null
+}
+
+/**
+ * Decides for a project and its collection.
+ *
+ * @throws NotFound when the actor may not know that it exists
+ * @throws Forbidden when it may know, but its token or its role does not allow this
+ */
+export function requireProjectAccess(actor: Actor, rule: AccessRule, facts: ProjectAccess | undefined): void {
+  if (!facts?.project_role) throw new NotFound()
+  requireToken(actor, rule, rule.scopes)
+  const { projectRole } = rule
+  if (projectRole && PROJECT_RANK[facts.project_role] < PROJECT_RANK[projectRole]) {
+    throw new Forbidden(`This needs the role ${projectRole} on the project.`)
+  }
+}
+
+/** What access to a collection that Ona's API knows depends on. */
+export interface CollectionFacts {
+  kind: 'user' | 'organization' | 'project' | 'service-account'
+  ownerUid: string
+  /** the one that the token acts in; undefined: none */
+  organization: OrganizationFacts | undefined
+  /** the actor's role on the project that is the owner; null: none, or it is in another organization */
+  projectRole?: ProjectRole | null
+  /** whether the service account that is the owner is in the organization */
+  serviceAccountHere?: boolean
+}
+
+/**
+ * Decides for a collection by the rules that GitHub's API has for it, where it has any.
+ *
+ * @throws NotFound when the actor may not know that its owner exists
+ * @throws Forbidden when it may know, but its token or its role does not allow this
+ */
+export function requireCollectionAccess(actor: Actor, wish: 'read' | 'write', facts: CollectionFacts): void {
+  const { kind, ownerUid, organization } = facts
+  const rule: AccessRule = ACCESS[`codespaces/${kind}:${wish}`]
+  switch (kind) {
+    case 'user':
+      if (ownerUid !== actor.accountUid) throw new NotFound()
+      requireAccess(actor, rule)
+      return
+    case 'project':
+      requireProjectAccess(actor, rule, { project_role: facts.projectRole ?? null })
+      return
+    case 'organization':
+      if (organization?.organization_uid !== ownerUid) throw new NotFound()
+      requireOrganizationAccess(actor, rule, organization)
+      return
+    case 'service-account':
+      if (!facts.serviceAccountHere) throw new NotFound()
+      // Its own are its own business.
+      if (ownerUid === actor.accountUid) requireAccess(actor, rule)
+      else requireOrganizationAccess(actor, rule, organization)
+  }
 }

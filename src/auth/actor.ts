@@ -3,14 +3,14 @@ import type { Sight } from '../store/repositories.ts'
 import type { AccountKind, Permissions, RepositoryRole, TokenKind } from '../store/tables.ts'
 import type { TokenNeeds, TokenRow } from '../store/tokens.ts'
 import { commonPermissions, isScope, normalized, type Scope, withImplied } from './scopes.ts'
-import { TOKEN_KINDS } from './token-kinds.ts'
+import { type Bearer, TOKEN_KINDS } from './token-kinds.ts'
 
-/** Who asks: the account of a token, or the installation of a GitHub App, with what the token allows. */
+/** Who asks: the account of a token, or whoever else acts for itself, with what the token allows. */
 export interface Actor {
-  /** what roles are asked for by: an account's id, or an installation's; no number is both */
+  /** what roles are asked for by: the id of an account or of who is none; no number is two of them */
   accountId: number
   accountUid: string
-  kind: AccountKind | 'installation'
+  kind: AccountKind | Exclude<Bearer, 'user'>
   login: string
   siteAdmin: boolean
   token: {
@@ -24,6 +24,8 @@ export interface Actor {
     permissions: Readonly<Permissions>
     /** fine-grained and installation: the repositories that it reaches; null: all that its bearer reaches */
     repositoryIds: ReadonlySet<number> | null
+    /** nothing is changed with it */
+    readOnly: boolean
     issuedByUid: string | null
     expiresAt: Date | null
     /** the same as GitHub's header shows it */
@@ -45,6 +47,7 @@ export function actorOf(row: TokenRow): Actor {
         : row.permissions,
       repositoryIds:
         limitedBy === 'permissions' && !row.all_repositories ? new Set(row.repository_ids) : null,
+      readOnly: row.read_only,
       issuedByUid: row.issued_by_uid,
       expiresAt: row.expires_at,
       expiration: row.expires_at
@@ -54,9 +57,20 @@ export function actorOf(row: TokenRow): Actor {
   }
 }
 
-/** An installation acts for itself: it has no part in what its account is, has and may elsewhere. */
+/** Who is no account acts for itself, and has no part in what its account is, has and may elsewhere. */
 function bearerOf(row: TokenRow): Omit<Actor, 'token'> {
-  const { installation } = row
+  const { installation, machine } = row
+  if (machine) {
+    const { id, uid, name } = machine
+    const { bearer } = TOKEN_KINDS[row.token_kind]
+    return {
+      accountId: id,
+      accountUid: uid,
+      kind: bearer as Exclude<Bearer, 'user'>,
+      login: name,
+      siteAdmin: false
+    }
+  }
   if (installation) {
     const { id, uid, slug } = installation
     return { accountId: id, accountUid: uid, kind: 'installation', login: `${slug}[bot]`, siteAdmin: false }

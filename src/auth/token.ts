@@ -11,7 +11,7 @@ import { TOKEN_KINDS } from './token-kinds.ts'
  */
 const SECRET_LENGTH = 43
 const CHECKSUM_LENGTH = 6
-const MADE_HERE = /^coffer_(?:pat|fgt|env|ops|run|ins)_[0-9A-Za-z]{49}$/
+const MADE_HERE = /^coffer_(?:pat|fgt|sva|env|ops|run|rex|ins)_[0-9A-Za-z]{49}$/
 
 const ALPHABET = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'
 
@@ -26,8 +26,16 @@ function checksum(text: string): string {
 }
 
 export function makeToken(kind: TokenKind): string {
-  const body =
-    TOKEN_KINDS[kind].prefix + base62(BigInt(`0x${randomBytes(32).toString('hex')}`), SECRET_LENGTH)
+  return makeSecret(TOKEN_KINDS[kind].prefix)
+}
+
+/** What a runner gets its token for, once. */
+export function makeExchangeToken(): string {
+  return makeSecret('coffer_rex_')
+}
+
+function makeSecret(prefix: string): string {
+  const body = prefix + base62(BigInt(`0x${randomBytes(32).toString('hex')}`), SECRET_LENGTH)
   return body + checksum(body)
 }
 

@@ -14,7 +14,7 @@ import {
 } from '../store/selections.ts'
 import type { Database, Visibility } from '../store/tables.ts'
 import { holdToken } from '../store/tokens.ts'
-import { type Collection, collectionName } from './collection.ts'
+import { collectionName, type GitHubCollection } from './collection.ts'
 import { type Alongside, requireMatch, type TokenPrincipal } from './vault.ts'
 
 const FIELD = 'selected_repository_ids'
@@ -64,7 +64,7 @@ function unknownRepository(): InvalidInput {
 export async function requireSelectable(
   db: Kysely<Database>,
   actor: Actor,
-  collection: Collection,
+  collection: GitHubCollection,
   ids: readonly number[],
   secretId: number | undefined
 ): Promise<void> {
@@ -82,7 +82,7 @@ export async function requireSelectable(
   )
 }
 
-function requireAddable(actor: Actor, { app, kind }: Collection, added: readonly number[]): void {
+function requireAddable(actor: Actor, { app, kind }: GitHubCollection, added: readonly number[]): void {
   if (added.length === 0) return
   if (kind === 'user' && !hasPermission(actor, collectionRules(app, 'repository').permission, 'write')) {
     throw new Forbidden('Resource not accessible by personal access token')
@@ -94,7 +94,7 @@ function requireAddable(actor: Actor, { app, kind }: Collection, added: readonly
 export async function requireSelectableRepository(
   db: Kysely<Database>,
   actor: Actor,
-  collection: Collection,
+  collection: GitHubCollection,
   repositoryId: number,
   secretId: number
 ): Promise<void> {
@@ -133,7 +133,7 @@ async function applySelection(
 
 interface SelectionRequest {
   principal: TokenPrincipal
-  collection: Collection
+  collection: GitHubCollection
   name: string
   ifMatch?: string | undefined
 }
@@ -236,7 +236,7 @@ export function requireNameable(visibility: Visibility | null | undefined): void
   ])
 }
 
-function requireSelected(visibility: Visibility | null, { app, kind }: Collection): void {
+function requireSelected(visibility: Visibility | null, { app, kind }: GitHubCollection): void {
   if (visibility === 'selected') return
   const situation = `The secret's visibility is ${visibility}, so repositories cannot be `
   if (kind === 'user') {

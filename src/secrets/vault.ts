@@ -1,24 +1,35 @@
 import { hash, randomUUID } from 'node:crypto'
 import type { Kysely, Transaction } from 'kysely'
 import type { CollectionKind } from '../apps.ts'
-import { LimitExceeded, NotFound, PreconditionFailed, Unauthenticated } from '../errors.ts'
+import {
+  AlreadyExists,
+  LimitExceeded,
+  NotFound,
+  PreconditionFailed,
+  Unauthenticated,
+  Unavailable
+} from '../errors.ts'
 import { decodeSealedBox, type Keyring, SEALED_BOX_OVERHEAD } from '../keyring/index.ts'
 import { lockAccount } from '../store/accounts.ts'
 import { auditRow, type Principal } from '../store/audit.ts'
 import { lockDeploymentEnvironment } from '../store/deployment-environments.ts'
+import { lockProject } from '../store/projects.ts'
 import { lockRepository } from '../store/repositories.ts'
 import {
   deleteSecret,
+  findDeliverable,
   findSecret,
   findStoredValue,
   insertSecret,
   lockSecret,
+  recordDelivery,
   replaceEnvelope,
   type SecretHead,
   type StoredValue,
   updateValue
 } from '../store/secrets.ts'
-import type { Database, Visibility } from '../store/tables.ts'
+import { lockServiceAccount } from '../store/service-accounts.ts'
+import type { CredentialProxy, Database, Mount, Visibility } from '../store/tables.ts'
 import { tokenCheckOf } from '../store/tokens.ts'
 import { type Collection, collectionName, type Limits, maxSecretsOf } from './collection.ts'
 
@@ -44,10 +55,23 @@ export interface SealedValue {
   sealedBox: string
 }
 
-export interface PutSecret {
+/** What of a secret is said once, when it is made. */
+export interface SecretAttributes {
+  mount: Mount
+  /** the path of a file, the host of a registry; null for other mounts */
+  mountTarget: string | null
+  credentialProxy: CredentialProxy | null
+  visibility: Visibility | null
+}
+
+/** Which secret is written, and by whom. */
+interface WriteSecret {
   principal: TokenPrincipal
   collection: Collection
   name: string
+}
+
+export interface PutSecret extends WriteSecret {
   value: SealedValue
   /** what was found of the secret when access was decided */
   found: SecretHead | undefined
@@ -108,13 +132,16 @@ export async function put(vault: Vault, request: PutSecret): Promise<{ created: 
 async function openBox(vault: Vault, { collection, value }: PutSecret): Promise<Buffer> {
   const { keyring, limits } = vault
   const sealed = decodeSealedBox(value.sealedBox)
-  if (sealed.length - SEALED_BOX_OVERHEAD > limits.maxValueBytes) {
-    throw new LimitExceeded(
-      `The value is larger than ${limits.maxValueBytes} bytes, the limit that COFFER_MAX_VALUE_BYTES sets.`
-    )
-  }
+  requireSize(limits, sealed.length - SEALED_BOX_OVERHEAD)
   if (!keyring.acceptsBoxesFor(value.keyId)) await vault.reloadGenerations()
   return keyring.openBox(collectionName(collection), value.keyId, sealed)
+}
+
+function requireSize({ maxValueBytes }: Limits, bytes: number): void {
+  if (bytes <= maxValueBytes) return
+  throw new LimitExceeded(
+    `The value is larger than ${maxValueBytes} bytes, the limit that COFFER_MAX_VALUE_BYTES sets.`
+  )
 }
 
 async function write(vault: Vault, request: PutSecret, plaintext: Buffer): Promise<{ created: boolean }> {
@@ -140,9 +167,10 @@ async function writeInTurn(
   const { collection, name, alongside } = request
   await lockOwner(tx, collection)
   if (!found) {
-    const secretId = await insert(vault, tx, request, plaintext)
-    if (secretId !== undefined) {
-      await alongside?.apply(tx, { secretId, visibility: request.initialVisibility ?? null })
+    const visibility = request.initialVisibility ?? null
+    const inserted = await insert(vault, tx, { ...request, attributes: variable(visibility) }, plaintext)
+    if (inserted) {
+      await alongside?.apply(tx, { secretId: inserted.secretId, visibility })
       return { created: true }
     }
   }
@@ -159,7 +187,14 @@ const LOCK: Record<CollectionKind, (tx: Transaction<Database>, uid: string) => P
   repository: lockRepository,
   user: lockAccount,
   organization: lockAccount,
-  'deployment-environment': lockDeploymentEnvironment
+  'deployment-environment': lockDeploymentEnvironment,
+  project: lockProject,
+  'service-account': lockServiceAccount
+}
+
+/** What GitHub's API makes: it knows variables alone. */
+function variable(visibility: Visibility | null): SecretAttributes {
+  return { mount: 'variable', mountTarget: null, credentialProxy: null, visibility }
 }
 
 /** Locks the row of the owner, in a statement of its own; throws `NotFound` when the owner is gone. */
@@ -170,9 +205,9 @@ export async function lockOwner(tx: Transaction<Database>, { kind, ownerUid }: C
 async function insert(
   { keyring, limits }: Vault,
   tx: Transaction<Database>,
-  { principal, collection, name, initialVisibility }: PutSecret,
+  { principal, collection, name, attributes }: WriteSecret & { attributes: SecretAttributes },
   plaintext: Buffer
-): Promise<number | undefined> {
+): Promise<{ secretId: number; secretUid: string; createdAt: string } | undefined> {
   const maxSecrets = maxSecretsOf(limits, collection)
   const secretUid = randomUUID()
   const context = { collection: collectionName(collection), secretUid, name, valueVersion: 1 }
@@ -183,19 +218,23 @@ async function insert(
     ownerUid: collection.ownerUid,
     secretUid,
     secretName: name,
-    initialVisibility: initialVisibility ?? null,
+    mount: attributes.mount,
+    mountTarget: attributes.mountTarget,
+    credentialProxy: attributes.credentialProxy,
+    initialVisibility: attributes.visibility,
     newEnvelope: envelope,
     generationId: generationId.toString(),
     maxSecrets,
     ...auditOf('secret.create', principal, collection, context, envelope)
   })
-  const { token_valid, secret_id, total } = result!
+  const { token_valid, secret_id, created_at, total } = result!
   if (!token_valid) throw new Unauthenticated(true)
-  if (secret_id === null && total >= maxSecrets) {
+  if (secret_id !== null) return { secretId: secret_id, secretUid, createdAt: created_at! }
+  if (total >= maxSecrets) {
     const exists = await lockSecret(tx, collection, name)
     if (!exists) throw tooManySecrets(maxSecrets)
   }
-  return secret_id ?? undefined
+  return undefined
 }
 
 function tooManySecrets(maxSecrets: number): LimitExceeded {
@@ -209,7 +248,7 @@ function tooManySecrets(maxSecrets: number): LimitExceeded {
 async function update(
   { keyring }: Vault,
   db: Kysely<Database>,
-  { principal, collection, name }: PutSecret,
+  { principal, collection, name }: WriteSecret,
   head: SecretHead,
   plaintext: Buffer
 ): Promise<boolean> {
@@ -231,6 +270,87 @@ async function update(
 }
 
 /**
+ * Makes a secret of a value that came in plain, inside TLS. The caller zeroes `plaintext` when done.
+ *
+ * @returns its uid, and when it was made: text, UTC, without zone
+ * @throws AlreadyExists when the collection has one of that name
+ * @throws LimitExceeded for a value too large, or one secret too many
+ * @throws NotFound when the owner is gone, Unauthenticated when the token is
+ */
+export async function create(
+  vault: Vault,
+  request: WriteSecret & { attributes: SecretAttributes },
+  plaintext: Buffer
+): Promise<{ secretUid: string; createdAt: string }> {
+  requireSize(vault.limits, plaintext.length)
+  return await vault.db.transaction().execute(async (tx) => {
+    await lockOwner(tx, request.collection)
+    const inserted = await insert(vault, tx, request, plaintext)
+    if (!inserted) {
+      throw new AlreadyExists('There is a secret of that name already; update its value, or delete it first.')
+    }
+    return inserted
+  })
+}
+
+/**
+ * Gives a secret that was found a new value, which came in plain. The caller zeroes `plaintext` when done.
+ *
+ * @throws NotFound when it is gone, or another one of that name is there now
+ * @throws LimitExceeded for a value too large
+ * @throws Unauthenticated when the token was revoked meanwhile
+ */
+export async function replace(
+  vault: Vault,
+  request: WriteSecret & { found: SecretHead },
+  plaintext: Buffer
+): Promise<void> {
+  requireSize(vault.limits, plaintext.length)
+  if (await update(vault, vault.db, request, request.found, plaintext)) return
+  await vault.db.transaction().execute(async (tx) => {
+    const head = await lockSecret(tx, request.collection, request.name)
+    if (head?.secret_uid !== request.found.secret_uid) throw new NotFound()
+    if (!(await update(vault, tx, request, head, plaintext))) throw new Unauthenticated(true)
+  })
+}
+
+/** How often a value may change while it is read. */
+const READ_TRIES = 5
+
+/**
+ * The value of a secret for an environment that receives it. That it was read is recorded, and committed, before it
+ * leaves.
+ *
+ * @returns the exact bytes; the caller zeroes them when done
+ * @throws NotFound when the environment does not receive it
+ * @throws Unauthenticated when its token was revoked meanwhile
+ * @throws CorruptEnvelope when the row was altered or belongs to another keyring
+ */
+export async function deliver(
+  { db, keyring }: Pick<Vault, 'db' | 'keyring'>,
+  request: { principal: TokenPrincipal; environmentId: number; secretUid: string }
+): Promise<Buffer> {
+  const { principal, environmentId, secretUid } = request
+  let tried: number | undefined
+  for (let tries = 0; tries < READ_TRIES; tries++) {
+    const [stored] = await findDeliverable(db, { environmentId, secretUid })
+    if (!stored) throw new NotFound()
+    if (stored.row_version === tried) throw new Unauthenticated(true)
+    tried = stored.row_version
+    const context = contextOf(stored)
+    const collection = { streamUid: stored.stream_uid }
+    const recorded = await recordDelivery(db, {
+      environmentId,
+      secretId: stored.secret_id,
+      rowVersion: stored.row_version,
+      ...auditOf('secret.read', principal, collection, context, stored.envelope)
+    })
+    if (recorded.length > 0) return keyring.openValue(context, stored.envelope)
+  }
+  throw new Unavailable()
+}
+
+/**
  * Removes a secret, with its audit record.
  *
  * @throws NotFound when it is not there (any more)
@@ -245,11 +365,13 @@ export async function remove(
     name: string
     found: SecretHead | undefined
     ifMatch?: string | undefined
+    /** not another one of that name that took its place meanwhile */
+    onlyThis?: boolean
   }
 ): Promise<void> {
-  const { principal, collection, name, ifMatch } = request
+  const { principal, collection, name, ifMatch, onlyThis } = request
   const removeAt = async (executor: Kysely<Database>, head: SecretHead | undefined) => {
-    if (!head) throw new NotFound()
+    if (!head || (onlyThis && head.secret_uid !== request.found?.secret_uid)) throw new NotFound()
     requireMatch(ifMatch, head)
     const context = {
       collection: collectionName(collection),
@@ -314,9 +436,9 @@ function contextOf(stored: StoredValue) {
 }
 
 function auditOf(
-  action: 'secret.create' | 'secret.update' | 'secret.remove',
+  action: 'secret.create' | 'secret.update' | 'secret.remove' | 'secret.read',
   principal: TokenPrincipal,
-  { streamUid, repositoryUid }: Collection,
+  { streamUid, repositoryUid }: Pick<Collection, 'streamUid' | 'repositoryUid'>,
   context: { collection: string; secretUid: string; name: string; valueVersion: number },
   envelope?: Buffer
 ) {

@@ -4,7 +4,15 @@ import type { TokenCheck, TokenNeeds } from './tokens.ts'
 
 /** Who acts, with which token, in which request; `app` is a GitHub App that signed for itself. */
 export interface Principal {
-  kind: 'user' | 'installation' | 'app' | 'system' | 'anonymous'
+  kind:
+    | 'user'
+    | 'installation'
+    | 'service-account'
+    | 'environment'
+    | 'runner'
+    | 'app'
+    | 'system'
+    | 'anonymous'
   uid: string | null
   /** as it is now; the record keeps it when the account is gone */
   login?: string | null

@@ -2,7 +2,7 @@ import { type Kysely, type RawBuilder, sql, type Transaction } from 'kysely'
 import { audited, type WithAudit } from './audit.ts'
 import { utc } from './repositories.ts'
 import { type Statement, statement } from './statement.ts'
-import type { Database, Mount, Visibility } from './tables.ts'
+import type { CredentialProxy, Database, Mount, Visibility } from './tables.ts'
 import { tokenIsValid } from './tokens.ts'
 
 /** The columns that name a collection; every query on secrets gives all three. */
@@ -200,30 +200,35 @@ export const insertSecret = statement<
     CollectionColumns & {
       secretUid: string
       secretName: string
+      mount: Mount
+      mountTarget: string | null
+      credentialProxy: CredentialProxy | null
       initialVisibility: Visibility | null
       newEnvelope: Buffer
       generationId: string
       maxSecrets: number
     }
   >,
-  { total: number; token_valid: boolean; secret_id: number | null }
+  { total: number; token_valid: boolean; secret_id: number | null; created_at: string | null }
 >(
   (_, parameter) => sql`
     with counted as (
       select count(*) as total, ${tokenIsValid(parameter)} as token_valid from secrets
       where app = ${parameter.app} and kind = ${parameter.kind} and owner_uid = ${parameter.ownerUid}::uuid),
     written as (
-      insert into secrets (uid, app, kind, owner_uid, name, visibility, envelope, generation_id,
-        value_version, row_version, creator_kind, creator_uid, created_at, updated_at)
+      insert into secrets (uid, app, kind, owner_uid, name, mount, mount_target, credential_proxy, visibility,
+        envelope, generation_id, value_version, row_version, creator_kind, creator_uid, created_at, updated_at)
       select ${parameter.secretUid}::uuid, ${parameter.app}, ${parameter.kind}, ${parameter.ownerUid}::uuid,
-        ${parameter.secretName}, ${parameter.initialVisibility}, ${parameter.newEnvelope}::bytea,
+        ${parameter.secretName}, ${parameter.mount}, ${parameter.mountTarget}, ${parameter.credentialProxy}::jsonb,
+        ${parameter.initialVisibility}, ${parameter.newEnvelope}::bytea,
         ${parameter.generationId}::bigint, 1, 1, ${parameter.actor_kind}, ${parameter.actor_uid}::uuid, at, at
       from counted, (select clock_timestamp() as at) clock
       where token_valid and total < ${parameter.maxSecrets}::bigint
       on conflict (app, kind, owner_uid, name) do nothing
-      returning id),
+      returning id, created_at),
     audit as (${audited(parameter)})
-    select total, token_valid, (select id from written) as secret_id from counted`
+    select total, token_valid, (select id from written) as secret_id,
+      (select created_at at time zone 'UTC' from written) as created_at from counted`
 )
 
 /** Removes a secret that still is at `rowVersion`, by a token that still is valid; one round trip. */
@@ -325,3 +330,49 @@ export async function replaceEnvelope(
     .executeTakeFirstOrThrow()
   return numUpdatedRows > 0n
 }
+
+// ---- delivery to environments ----
+
+/** A value that an environment receives, and in whose stream its being read is recorded. */
+export interface DeliverableValue extends StoredValue {
+  row_version: number
+  stream_uid: string
+}
+
+export const findDeliverable = statement<{ environmentId: number; secretUid: string }, DeliverableValue>(
+  (db, { environmentId, secretUid }) =>
+    db
+      .selectFrom('secrets as s')
+      .innerJoin('environment_secrets as es', 'es.secret_id', 's.id')
+      .innerJoin('environments as e', 'e.id', 'es.environment_id')
+      .innerJoin('accounts as o', 'o.id', 'e.organization_id')
+      .select([
+        's.id as secret_id',
+        's.uid',
+        's.app',
+        's.kind',
+        's.owner_uid',
+        's.name',
+        's.value_version',
+        's.envelope',
+        's.row_version',
+        sql<string>`case s.kind when 'user' then s.owner_uid when 'repository' then (
+          select a.uid from repositories r join accounts a on a.id = r.owner_id where r.uid = s.owner_uid)
+          else o.uid end`.as('stream_uid')
+      ])
+      .where('e.id', '=', environmentId)
+      .where('s.uid', '=', secretUid)
+)
+
+/** Records that a value is read, if it still is that one, still the environment's, and the token still valid. */
+export const recordDelivery = statement<
+  WithAudit<{ environmentId: number; secretId: number; rowVersion: number }>,
+  { id: number }
+>(
+  (_, parameter) => sql`
+    with written as (
+      select s.id from secrets s join environment_secrets es on es.secret_id = s.id
+      where s.id = ${parameter.secretId}::bigint and s.row_version = ${parameter.rowVersion}::integer
+        and es.environment_id = ${parameter.environmentId}::bigint and ${tokenIsValid(parameter)})
+    ${audited(parameter)}`
+)

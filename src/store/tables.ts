@@ -23,6 +23,17 @@ export interface Database {
   nodes: NodesTable
   secrets: SecretsTable
   secret_repositories: SecretRepositoriesTable
+  service_accounts: ServiceAccountsTable
+  groups: GroupsTable
+  group_members: GroupMembersTable
+  runners: RunnersTable
+  runner_exchange_tokens: RunnerExchangeTokensTable
+  environment_classes: EnvironmentClassesTable
+  projects: ProjectsTable
+  project_environment_classes: ProjectEnvironmentClassesTable
+  project_policies: ProjectPoliciesTable
+  environments: EnvironmentsTable
+  environment_secrets: EnvironmentSecretsTable
   audit_events: AuditEventsTable
   audit_chain: AuditChainTable
   audit_streams: AuditStreamsTable
@@ -35,12 +46,26 @@ export interface Database {
 export type RepositoryRole = 'read' | 'triage' | 'write' | 'maintain' | 'admin'
 export type AccountKind = 'user' | 'organization'
 export type OrganizationRole = 'member' | 'admin'
-export type TokenKind = 'classic' | 'fine-grained' | 'installation'
+export type ProjectRole = 'admin' | 'editor' | 'user'
+export type TokenKind =
+  | 'classic'
+  | 'fine-grained'
+  | 'installation'
+  | 'service-account'
+  | 'environment'
+  | 'runner'
 /** Permissions by name, of fine-grained tokens, GitHub Apps and their installations. */
 export type Permissions = Record<string, 'read' | 'write'>
 export type Visibility = 'all' | 'private' | 'selected'
 export type Mount = 'variable' | 'file' | 'registry' | 'api-only'
+/** For which hosts a proxy puts the real value into which header. */
+export interface CredentialProxy {
+  targetHosts: string[]
+  header: string
+}
 
+/** A column that holds JSON: written as text, read as what it says. */
+type Json<T> = ColumnType<T, string | undefined, string>
 type Now = ColumnType<Date, Date | undefined, Date>
 
 export interface InstanceTable {
@@ -107,6 +132,7 @@ export interface DeploymentEnvironmentsTable {
 
 export interface TokensTable {
   id: GeneratedAlways<number>
+  uid: Generated<string>
   hash: Buffer
   kind: TokenKind
   account_id: number
@@ -114,6 +140,12 @@ export interface TokensTable {
   permissions: ColumnType<Permissions, string | undefined, string>
   all_repositories: Generated<boolean>
   installation_id: ColumnType<number | null, number | null | undefined, never>
+  service_account_id: ColumnType<number | null, number | null | undefined, never>
+  environment_id: ColumnType<number | null, number | null | undefined, never>
+  runner_id: ColumnType<number | null, number | null | undefined, never>
+  /** where it acts on Ona's API; null: in its account's first organization */
+  organization_id: ColumnType<number | null, number | null | undefined, never>
+  read_only: Generated<boolean>
   note: string | null
   last_eight: string
   issued_by_uid: string | null
@@ -201,7 +233,9 @@ export interface SecretsTable {
   name: string
   github_name: GeneratedAlways<boolean>
   mount: Generated<Mount>
+  /** the path of a file, the host of a registry */
   mount_target: string | null
+  credential_proxy: ColumnType<CredentialProxy | null, CredentialProxy | null | undefined, never>
   visibility: Visibility | null
   envelope: Buffer
   generation_id: string
@@ -216,6 +250,129 @@ export interface SecretsTable {
 export interface SecretRepositoriesTable {
   secret_id: number
   repository_id: number
+}
+
+/** Acts for itself, in one organization. Deleted ones stay, suspended. */
+export interface ServiceAccountsTable {
+  /** of the same sequence as the ids of accounts */
+  id: Generated<number>
+  uid: Generated<string>
+  organization_id: number
+  name: string
+  description: Generated<string>
+  creator_kind: string
+  creator_uid: string | null
+  valid_until: Date | null
+  suspended_at: Date | null
+  created_at: Now
+}
+
+export interface GroupsTable {
+  id: GeneratedAlways<number>
+  uid: Generated<string>
+  organization_id: number
+  name: string
+  description: Generated<string>
+  /** all members and service accounts of the organization are in it, without rows */
+  everyone: Generated<boolean>
+  created_at: Now
+  updated_at: Now
+}
+
+export interface GroupMembersTable {
+  id: GeneratedAlways<number>
+  uid: Generated<string>
+  group_id: number
+  account_id: number | null
+  service_account_id: number | null
+}
+
+export interface RunnersTable {
+  /** of the same sequence as the ids of accounts */
+  id: Generated<number>
+  uid: Generated<string>
+  organization_id: number
+  name: string
+  /** kind, provider and phase by Ona's names */
+  kind: string
+  provider: string
+  /** the servers themselves */
+  hosted: Generated<boolean>
+  desired_phase: string
+  configuration: Json<Record<string, unknown>>
+  creator_kind: string
+  creator_uid: string | null
+  last_seen_at: Date | null
+  created_at: Now
+  updated_at: Now
+}
+
+export interface RunnerExchangeTokensTable {
+  hash: Buffer
+  runner_id: number
+  issued_by_uid: string | null
+  epoch: number
+  expires_at: Date
+}
+
+export interface EnvironmentClassesTable {
+  id: GeneratedAlways<number>
+  uid: Generated<string>
+  runner_id: number
+  display_name: string
+  description: Generated<string>
+  configuration: Json<{ key: string; value: string }[]>
+  enabled: Generated<boolean>
+  created_at: Now
+}
+
+export interface ProjectsTable {
+  id: GeneratedAlways<number>
+  uid: Generated<string>
+  organization_id: number
+  name: string
+  /** as Ona's API has it */
+  initializer: Json<object>
+  devcontainer_file_path: Generated<string>
+  automations_file_path: Generated<string>
+  technical_description: Generated<string>
+  prebuild_configuration: ColumnType<object | null, string | null | undefined, string | null>
+  recommended_editors: ColumnType<object | null, string | null | undefined, string | null>
+  creator_kind: string
+  creator_uid: string | null
+  created_at: Now
+  updated_at: Now
+}
+
+export interface ProjectEnvironmentClassesTable {
+  project_id: number
+  position: number
+  /** null: a runner on the user's own machine */
+  environment_class_id: number | null
+  sort_order: number
+}
+
+export interface ProjectPoliciesTable {
+  project_id: number
+  group_id: number
+  role: ProjectRole
+}
+
+export interface EnvironmentsTable {
+  /** of the same sequence as the ids of accounts */
+  id: Generated<number>
+  uid: Generated<string>
+  organization_id: number
+  project_id: number | null
+  creator_kind: string
+  creator_uid: string
+  created_at: Now
+}
+
+/** The secrets that an environment receives: all that its token may read. */
+export interface EnvironmentSecretsTable {
+  environment_id: number
+  secret_id: number
 }
 
 export interface AuditEventsTable {

@@ -18,6 +18,9 @@ export interface TokenRow {
     permissions: Permissions
     suspended: boolean
   } | null
+  /** the service account, environment or runner that it acts for; null: the account or the installation */
+  machine: { id: number; uid: string; name: string } | null
+  read_only: boolean
   issued_by_uid: string | null
   expires_at: Date | null
   used_lately: boolean
@@ -38,6 +41,9 @@ export const findValidToken = statement<{ hash: Buffer }, TokenRow>((db, { hash 
     .innerJoin('instance as i', 'i.epoch', 't.epoch')
     .leftJoin('installations as n', 'n.id', 't.installation_id')
     .leftJoin('integrations as g', 'g.id', 'n.integration_id')
+    .leftJoin('service_accounts as s', 's.id', 't.service_account_id')
+    .leftJoin('environments as v', 'v.id', 't.environment_id')
+    .leftJoin('runners as r', 'r.id', 't.runner_id')
     .select([
       't.id as token_id',
       't.kind as token_kind',
@@ -53,6 +59,13 @@ export const findValidToken = statement<{ hash: Buffer }, TokenRow>((db, { hash 
       sql<number[]>`array(select repository_id from token_repositories where token_id = t.id)`.as(
         'repository_ids'
       ),
+      sql<TokenRow['machine']>`case
+        when s.id is not null then json_build_object('id', s.id, 'uid', s.uid, 'name', s.name)
+        when v.id is not null then json_build_object('id', v.id, 'uid', v.uid, 'name', v.uid)
+        when r.id is not null then json_build_object('id', r.id, 'uid', r.uid, 'name', r.name) end`.as(
+        'machine'
+      ),
+      't.read_only',
       't.issued_by_uid',
       't.expires_at',
       sql<boolean>`coalesce(t.last_used_at > now() - ${LAST_USED_STEP}, false)`.as('used_lately'),
@@ -160,6 +173,12 @@ export interface NewToken {
   allRepositories?: boolean
   repositoryIds?: readonly number[]
   installationId?: number
+  serviceAccountId?: number
+  environmentId?: number
+  runnerId?: number
+  /** where it acts on Ona's API */
+  organizationId?: number | null
+  readOnly?: boolean
   note?: string | null
   lastEight: string
   issuedByUid?: string | null
@@ -170,7 +189,7 @@ export interface NewToken {
 export async function insertToken(
   tx: Transaction<Database>,
   token: NewToken
-): Promise<{ id: number; created_at: Date; expires_at: Date | null }> {
+): Promise<{ id: number; uid: string; created_at: Date; expires_at: Date | null }> {
   const row = await tx
     .insertInto('tokens')
     .values({
@@ -181,6 +200,11 @@ export async function insertToken(
       permissions: JSON.stringify(token.permissions ?? {}),
       all_repositories: token.allRepositories ?? false,
       installation_id: token.installationId ?? null,
+      service_account_id: token.serviceAccountId ?? null,
+      environment_id: token.environmentId ?? null,
+      runner_id: token.runnerId ?? null,
+      organization_id: token.organizationId ?? null,
+      read_only: token.readOnly ?? false,
       note: token.note ?? null,
       last_eight: token.lastEight,
       issued_by_uid: token.issuedByUid ?? null,
@@ -190,7 +214,7 @@ export async function insertToken(
           ? null
           : sql<Date>`now() + make_interval(secs => ${token.lifetimeSeconds}::double precision)`
     })
-    .returning(['id', 'created_at', 'expires_at'])
+    .returning(['id', 'uid', 'created_at', 'expires_at'])
     .executeTakeFirstOrThrow()
   if (token.repositoryIds?.length) {
     await tx

@@ -58,7 +58,18 @@ const TABLES = [
   'audit_chain',
   'audit_streams',
   'audit_checkpoint',
-  'audit_prunings'
+  'audit_prunings',
+  'service_accounts',
+  'groups',
+  'group_members',
+  'runners',
+  'runner_exchange_tokens',
+  'environment_classes',
+  'projects',
+  'project_environment_classes',
+  'project_policies',
+  'environments',
+  'environment_secrets'
 ] as const satisfies readonly (keyof Database)[]
 
 async function ask(url: string, token: string, method: string, requestPath: string, body?: object) {

@@ -1,5 +1,5 @@
 import { type Command, InvalidArgumentError, Option } from 'commander'
-import { APP_NAMES, type App, appsOf, type CollectionKind } from '../../apps.ts'
+import { APP_NAMES, type App, appsOf, type GitHubCollectionKind } from '../../apps.ts'
 import { RefusedToStart } from '../../errors.ts'
 import { segment } from '../api-client.ts'
 import { fullName, parseLogin, parseRepository, type RepositoryName } from '../names.ts'
@@ -14,7 +14,7 @@ export interface CollectionOptions {
 
 /** A set of secrets on a server. */
 export interface Collection {
-  kind: CollectionKind
+  kind: GitHubCollectionKind
   app: App
   /** the organization's login */
   org?: string
@@ -51,14 +51,14 @@ export function readCollection({ repo, org, user, env, app }: CollectionOptions)
   return userCollection(requireApp('user', app))
 }
 
-const OWNERS: Readonly<Record<CollectionKind, string>> = {
+const OWNERS: Readonly<Record<GitHubCollectionKind, string>> = {
   repository: 'A repository',
   organization: 'An organization',
   user: 'A user',
   'deployment-environment': 'A deployment environment'
 }
 
-function requireApp(kind: CollectionKind, app: App = 'codespaces'): App {
+function requireApp(kind: GitHubCollectionKind, app: App = 'codespaces'): App {
   const apps = appsOf(kind)
   if (apps.includes(app)) return app
   throw new RefusedToStart(`${OWNERS[kind]} has secrets for ${apps.join(', ')} alone, not for ${app}.`)

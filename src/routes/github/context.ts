@@ -25,6 +25,8 @@ declare module 'fastify' {
   interface FastifyContextConfig {
     /** the permission that the operation needs; a guarded route without one does not boot */
     access?: AccessName
+    /** whether it changes nothing, whatever its method: a token that only reads may call it */
+    reads?: true
     /** finds what access depends on, together with what the handler shows */
     find?: (request: FastifyRequest) => Promise<Found>
     /** page of GitHub's reference that an error refers to */

@@ -87,7 +87,7 @@ export const graphqlRoutes: GitHubRoutes = (app, { db }) => {
       bodyLimit: MAX_BODY_BYTES,
       // described by the schema, and read as GitHub reads it, whose errors are another API's
       validatorCompiler: () => () => true,
-      config: { access: 'authenticated', docs: DOCS },
+      config: { access: 'authenticated', docs: DOCS, reads: true },
       schema: {
         tags: TAGS,
         operationId: 'graphql/query',

@@ -10,7 +10,7 @@ import {
 } from '../../auth/access.ts'
 import type { Authenticator } from '../../auth/authenticate.ts'
 import { appSubject, tokenSubject } from '../../auth/rate-limits.ts'
-import { NotFound, Renamed } from '../../errors.ts'
+import { Forbidden, NotFound, Renamed } from '../../errors.ts'
 import { findInstallation } from '../../store/installations.ts'
 import type { OrganizationLocator } from '../../store/organizations.ts'
 import { findRenamedRepository, type RepositoryLocator } from '../../store/repositories.ts'
@@ -50,6 +50,9 @@ export function guard(
   })
 }
 
+/** Methods that change nothing. */
+const READING = new Set(['GET', 'HEAD'])
+
 type Find = (request: FastifyRequest) => Promise<Found>
 
 /** Made once for each route, since what a route declares does not change from request to request. */
@@ -77,6 +80,9 @@ function settleAccess(
     request.actor = actor
     setTokenHeaders(reply, actor, accepted)
     limit?.begin(request, reply, tokenSubject(actor.token.id))
+    if (actor.token.readOnly && !READING.has(request.method) && !request.routeOptions.config.reads) {
+      throw new Forbidden('This token only reads.')
+    }
     if (rule.on === 'token' || rule.on === 'site') {
       requireAccess(actor, rule)
       request.found = find ? await find(request) : {}

@@ -1,8 +1,8 @@
 import { type TObject, type TSchema, Type } from '@sinclair/typebox'
 import type { FastifyRequest } from 'fastify'
-import { APPS, type App, type CollectionKind, collectionRules } from '../../apps.ts'
+import { APPS, type App, collectionRules, type GitHubCollectionKind } from '../../apps.ts'
 import { NotFound } from '../../errors.ts'
-import type { Collection } from '../../secrets/collection.ts'
+import type { GitHubCollection } from '../../secrets/collection.ts'
 import { lookupGitHubName } from '../../secrets/names.ts'
 import type { SecretHead, SecretItem } from '../../store/secrets.ts'
 import type { Visibility } from '../../store/tables.ts'
@@ -16,7 +16,7 @@ export type OperationName = readonly [operationId: string, summary: string]
 /** How the secrets of one kind of owner, for one app, appear on GitHub's API. */
 export interface SecretOwner {
   app: App
-  kind: CollectionKind
+  kind: GitHubCollectionKind
   /** where the collection is; the first is documented, the others are aliases */
   paths: readonly string[]
   /** the parameters of the documented path, besides the name of the secret */
@@ -27,7 +27,7 @@ export interface SecretOwner {
   present(request: FastifyRequest, secret: SecretItem): object
   /** where the collection is, by number: for links */
   location(request: FastifyRequest): string
-  collection(request: FastifyRequest): Collection
+  collection(request: FastifyRequest): GitHubCollection
   /** what access depends on, together with what the operation is about */
   find: {
     owner?: (request: FastifyRequest) => Promise<Found>

@@ -1,7 +1,7 @@
 import { Type } from '@sinclair/typebox'
 import type { FastifyRequest } from 'fastify'
 import { type App, appsOf } from '../../apps.ts'
-import type { Collection } from '../../secrets/collection.ts'
+import type { GitHubCollection } from '../../secrets/collection.ts'
 import { findSecret, listSecrets } from '../../store/secrets.ts'
 import { apiPrefix } from './context.ts'
 import type { GitHubDependencies, GitHubRoutes } from './github.ts'
@@ -23,7 +23,7 @@ const UserVisibility = Type.Union([Type.Literal('all'), Type.Literal('selected')
 
 function owner(app: App, { db }: GitHubDependencies): SecretOwner {
   const path = `/user/${app}/secrets`
-  const collection = ({ actor }: FastifyRequest): Collection => ({
+  const collection = ({ actor }: FastifyRequest): GitHubCollection => ({
     app,
     kind: 'user',
     ownerUid: actor.accountUid,

@@ -1,11 +1,11 @@
 import type { Test } from 'tap'
-import { type App, appsOf, type CollectionKind } from '../../../src/apps.ts'
+import { type App, appsOf, type GitHubCollectionKind } from '../../../src/apps.ts'
 import { startTestServer, type TestServer, type TestServerOptions } from '../../helper.ts'
 
 /** One collection of secrets, as its paths and operations name it. */
 export interface Collection {
   app: App
-  kind: CollectionKind
+  kind: GitHubCollectionKind
   path: string
   /** the same by number */
   alias: string
@@ -47,7 +47,7 @@ export async function setStage(t: Test, options: TestServerOptions = {}) {
     .select('uid')
     .executeTakeFirstOrThrow()
 
-  const common = (kind: CollectionKind, ownerUid: string, streamUid = acme.uid) => ({
+  const common = (kind: GitHubCollectionKind, ownerUid: string, streamUid = acme.uid) => ({
     kind,
     ownerUid,
     streamUid,

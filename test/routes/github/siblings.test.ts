@@ -1,7 +1,7 @@
 import { sql } from 'kysely'
 import t from 'tap'
 import { describeGitHubApi } from '../../../scripts/describe.ts'
-import { APP_NAMES, type App, type CollectionKind } from '../../../src/apps.ts'
+import { APP_NAMES, type App, type GitHubCollectionKind } from '../../../src/apps.ts'
 import { isConsistent } from '../../consistency.ts'
 import { describedOperations, documentationUrl } from '../../github-description.ts'
 import { type Collection, putValue, type Stage, setStage } from './collections.ts'
@@ -427,7 +427,7 @@ t.test('a repository goes with its secrets of every app, each recorded', async (
   const { server, token, collections } = stage
   for (const collection of collections) await putValue(stage, collection, 'GONE', 'value')
   t.equal((await server.request('DELETE', '/repos/acme/web', { token })).statusCode, 204)
-  const kinds = new Set<CollectionKind>(['repository', 'deployment-environment'])
+  const kinds = new Set<GitHubCollectionKind>(['repository', 'deployment-environment'])
   const expected = collections.filter(({ kind }) => kinds.has(kind))
   const removed = await server.db
     .selectFrom('audit_events')

@@ -1,0 +1,50 @@
+import type { Static, TObject } from '@sinclair/typebox'
+import type { FastifyRequest } from 'fastify'
+import type { AccessName } from '../../auth/access.ts'
+import type { Actor } from '../../auth/actor.ts'
+import type { TokenPrincipal } from '../../secrets/vault.ts'
+import type { Acting } from '../../store/acting.ts'
+import type { OrganizationFacts } from '../../store/organizations.ts'
+import type { ProjectFacts } from '../../store/projects.ts'
+
+/** What a handler knows of the request besides its message. */
+export interface Call {
+  actor: Actor
+  acting: Acting
+  principal: TokenPrincipal
+  /** where the method's access is about it: the organization that the token acts in */
+  organization: OrganizationFacts
+  /** where the method's access is about it: the project that the message names */
+  project: ProjectFacts
+  http: FastifyRequest
+}
+
+/** A method is this, and nothing else. */
+export interface Method<Q extends TObject = TObject, R extends TObject = TObject> {
+  name: string
+  summary: string
+  /** the permission that it needs, decided before the message is read as far as it does not depend on it */
+  access: AccessName
+  /** whether it leaves everything as it was; a token that only reads may call it */
+  reads?: true
+  request: Q
+  response: R
+  handle(input: Static<Q>, call: Call): Promise<Static<R>>
+}
+
+/** The same, so that the handler's types come from its schemas. */
+export function method<Q extends TObject, R extends TObject>(definition: Method<Q, R>): Method {
+  return definition as unknown as Method
+}
+
+export interface Service {
+  /** without its package */
+  name: string
+  description: string
+  methods: readonly Method[]
+}
+
+/** Where a method is served, below the base of the API. */
+export function pathOf(service: Service, { name }: Pick<Method, 'name'>): string {
+  return `/gitpod.v1.${service.name}/${name}`
+}

@@ -1,0 +1,57 @@
+import type { Static } from '@sinclair/typebox'
+import { Enum, Message, Uuid } from './schema.ts'
+
+/** How rows become proto3 JSON: what several messages share. */
+
+export const Principal = Enum('PRINCIPAL', {
+  PRINCIPAL_ACCOUNT: 1,
+  PRINCIPAL_USER: 2,
+  PRINCIPAL_RUNNER: 3,
+  PRINCIPAL_ENVIRONMENT: 4,
+  PRINCIPAL_SERVICE_ACCOUNT: 5,
+  PRINCIPAL_RUNNER_MANAGER: 6
+})
+export type PrincipalName = Static<typeof Principal>
+
+export const Subject = Message('Subject', { id: Uuid(), principal: Principal })
+
+const PRINCIPALS: Readonly<Record<string, PrincipalName>> = {
+  user: 'PRINCIPAL_USER',
+  runner: 'PRINCIPAL_RUNNER',
+  environment: 'PRINCIPAL_ENVIRONMENT',
+  'service-account': 'PRINCIPAL_SERVICE_ACCOUNT'
+}
+
+/** Ona's name of a kind of principal; undefined where it has none. */
+export function principalName(kind: string): PrincipalName | undefined {
+  return PRINCIPALS[kind]
+}
+
+/** Who did something; undefined when nobody did whom Ona's API could name. */
+export function subject(kind: string, uid: string | null): Static<typeof Subject> | undefined {
+  if (uid === null) return undefined
+  return compact({ id: uid, principal: PRINCIPALS[kind] })
+}
+
+/**
+ * RFC 3339 in UTC with milliseconds.
+ *
+ * @param time a Date, or the store's text: UTC, without zone, with up to six digits of a second
+ */
+export function timestamp(time: Date | string): string {
+  if (time instanceof Date) return time.toISOString()
+  const [seconds, fraction = ''] = time.split('.')
+  return `${seconds!.replace(' ', 'T')}.${fraction.padEnd(3, '0').slice(0, 3)}Z`
+}
+
+type Compact<T> = { [K in keyof T]?: NonNullable<T[K]> }
+
+/** Without what is unset or has its type's default: SDKs take an empty list for a list of something. */
+export function compact<T extends object>(message: T): Compact<T> {
+  const present: Record<string, unknown> = {}
+  for (const [name, value] of Object.entries(message)) {
+    const isDefault = value === undefined || value === null || value === '' || value === false || value === 0
+    if (!isDefault && !(Array.isArray(value) && value.length === 0)) present[name] = value
+  }
+  return present as Compact<T>
+}
