@@ -105,6 +105,13 @@ export class Forbidden extends CofferError {
   }
 }
 
+/** An organization keeps its last owner. */
+export class LastOwner extends Forbidden {
+  constructor() {
+    super('This is the last owner of the organization. Make somebody else an owner first.')
+  }
+}
+
 /** One thing that is wrong with the input: `field` is its name, `message` the rule that it breaks. */
 export interface Violation {
   field: string

@@ -108,6 +108,13 @@ const ONA_ACCESS = {
   'projects:change': { on: 'organization', ...WRITES_ORGANIZATION, organizationRole: 'member' },
   'organization:read': { on: 'organization', ...READS_ORGANIZATION, organizationRole: 'member' },
   'organization:administer': { on: 'organization', ...WRITES_ORGANIZATION, organizationRole: 'admin' },
+  /** users themselves; who takes others out is asked to administer besides */
+  'organization:leave': {
+    on: 'organization',
+    by: 'user',
+    ...WRITES_ORGANIZATION,
+    organizationRole: 'member'
+  },
   'organizations:create': { on: 'token', by: 'user', scopes: ['admin:org'] },
   'personal-access-tokens': { on: 'token', by: 'user', scopes: [], everyScope: FULL_SCOPES },
   'service-account': { on: 'token', by: 'service-account', scopes: [] }

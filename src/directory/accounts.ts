@@ -1,17 +1,30 @@
 import type { Kysely, Transaction } from 'kysely'
 import { InvalidInput, NotFound } from '../errors.ts'
-import { type Account, deleteAccount, findAccount, insertAccount, lockAccount } from '../store/accounts.ts'
+import {
+  type Account,
+  deleteAccount,
+  findAccount,
+  findAccounts,
+  insertAccount,
+  lockAccount,
+  updateAccountName
+} from '../store/accounts.ts'
 import { insertAuditEvents, type Principal } from '../store/audit.ts'
 import { isUniqueViolation } from '../store/database.ts'
+import { insertGroup } from '../store/groups.ts'
 import { upsertMembership } from '../store/organizations.ts'
+import { lockProjectsOf } from '../store/projects.ts'
 import { listOwnedRepositoryUids } from '../store/repositories.ts'
+import { lockServiceAccountsOf } from '../store/service-accounts.ts'
 import type { Database } from '../store/tables.ts'
 import { inTheNameOf } from './change.ts'
 import { removeInstallations } from './installations.ts'
 import { removeAppsOf } from './integrations.ts'
+import { removeProjectRow } from './owned-projects.ts'
 import { removeSecrets } from './owned-secrets.ts'
 import { removeRepositoryRow } from './repositories.ts'
-import { revokeAll } from './tokens.ts'
+import { removeServiceAccountRow } from './service-accounts.ts'
+import { revokeAll, revokeTokens } from './tokens.ts'
 
 const LOGIN = /^[A-Za-z0-9](?:[A-Za-z0-9_]|-(?=[A-Za-z0-9_])){0,38}$/
 
@@ -86,6 +99,16 @@ export async function createUser(
   return await inTheNameOf(db, principal, (tx) => createUserRow(tx, principal, account)).catch(loginTaken)
 }
 
+/** What an organization has from its beginning. */
+async function furnish(tx: Transaction<Database>, organization: Pick<Account, 'id'>): Promise<void> {
+  await insertGroup(tx, {
+    organization_id: organization.id,
+    name: 'everyone',
+    description: 'All members and service accounts of the organization',
+    everyone: true
+  })
+}
+
 /** A new organization with its first owner. */
 export async function createOrganization(
   db: Kysely<Database>,
@@ -102,8 +125,67 @@ export async function createOrganization(
     }
     const organization = await insert(tx, principal, 'organization', account)
     await upsertMembership(tx, organization.id, owner.id, 'admin')
+    await furnish(tx, organization)
     return organization
   }).catch(loginTaken)
+}
+
+const MAX_LOGIN_LENGTH = 39
+const CANDIDATES = 50
+/** So often somebody else may take the same login at the same moment. */
+const LOGIN_TRIES = 5
+
+/** The login that a name makes: without accents, and with a hyphen for what a login does not have. */
+function loginOf(name: string): string {
+  const plain = name.normalize('NFKD').replaceAll(/\p{M}+/gu, '')
+  const words = plain.split(/[^A-Za-z0-9]+/).filter((word) => word !== '')
+  return words.join('-').slice(0, MAX_LOGIN_LENGTH).replace(/-$/, '') || 'organization'
+}
+
+/** The login itself, or the first with a number behind it that nobody has. */
+async function findFreeLogin(db: Kysely<Database>, login: string): Promise<string> {
+  for (let first = 1; ; first += CANDIDATES) {
+    const candidates = Array.from({ length: CANDIDATES }, (_, at) => {
+      const suffix = first + at === 1 ? '' : `-${first + at}`
+      return login.slice(0, MAX_LOGIN_LENGTH - suffix.length).replace(/-$/, '') + suffix
+    })
+    const taken = await findAccounts(db, candidates)
+    const free = candidates.find((_, at) => !taken[at])
+    if (free) return free
+  }
+}
+
+/** The same with a login that is made from the name, and is one that nobody has. */
+export async function createNamedOrganization(
+  db: Kysely<Database>,
+  principal: Principal,
+  { name, admin }: { name: string; admin: string }
+): Promise<Account> {
+  for (let tries = 1; ; tries++) {
+    const login = await findFreeLogin(db, loginOf(name))
+    try {
+      return await createOrganization(db, principal, { login, name, admin })
+    } catch (error) {
+      const taken = error instanceof InvalidInput && error.violations[0]?.code === 'already_exists'
+      if (!taken || tries === LOGIN_TRIES) throw error
+    }
+  }
+}
+
+/** Gives an organization another name; its login stays. */
+export async function renameOrganization(
+  db: Kysely<Database>,
+  principal: Principal,
+  { id, uid, login }: Pick<Account, 'id' | 'uid' | 'login'>,
+  name: string
+): Promise<void> {
+  await inTheNameOf(db, principal, async (tx) => {
+    if (!(await lockAccount(tx, uid))) throw new NotFound()
+    await updateAccountName(tx, id, name)
+    await insertAuditEvents(tx, [
+      { streamUid: uid, principal, action: 'organization.update', subjectUid: uid, name: login }
+    ])
+  })
 }
 
 /**
@@ -126,8 +208,8 @@ export async function removeUser(
 }
 
 /**
- * Removes an organization with its memberships, its Apps and what is installed on it, its secrets, its repositories
- * and theirs; its members stay users.
+ * Removes an organization with its memberships and groups, its Apps and what is installed on it, its secrets, its
+ * repositories, projects and service accounts with theirs, and the tokens that act in it; its members stay users.
  *
  * @returns the hashes of the revoked tokens, as caches hold them
  */
@@ -136,9 +218,32 @@ export async function removeOrganization(
   principal: Principal,
   organization: Pick<Account, 'id' | 'uid' | 'login'>
 ): Promise<string[]> {
-  return await inTheNameOf(db, principal, (tx) =>
-    removeAccount(tx, principal, { ...organization, kind: 'organization' })
+  const { id: organizationId } = organization
+  return await inTheNameOf(
+    db,
+    principal,
+    async (tx) => {
+      const revoked = await revokeTokens(tx, principal, { organizationId, bearers: 'accounts' })
+      revoked.push(...(await removeAccount(tx, principal, { ...organization, kind: 'organization' })))
+      return revoked
+    },
+    { revokes: true }
   )
+}
+
+/** What an organization alone owns: projects, and who is no account but acts in it, with their tokens. */
+async function removeFurniture(
+  tx: Transaction<Database>,
+  principal: Principal,
+  { id, uid }: Pick<Account, 'id' | 'uid'>
+): Promise<string[]> {
+  for (const project of await lockProjectsOf(tx, id)) await removeProjectRow(tx, principal, uid, project)
+  const revoked: string[] = []
+  for (const serviceAccount of await lockServiceAccountsOf(tx, id)) {
+    revoked.push(...(await removeServiceAccountRow(tx, principal, uid, serviceAccount)))
+  }
+  revoked.push(...(await revokeTokens(tx, principal, { organizationId: id, bearers: 'all' })))
+  return revoked
 }
 
 /**
@@ -158,6 +263,7 @@ async function removeAccount(
   for (const repository of await listOwnedRepositoryUids(tx, id)) {
     await removeRepositoryRow(tx, principal, uid, repository)
   }
+  if (kind === 'organization') revoked.push(...(await removeFurniture(tx, principal, account)))
   await deleteAccount(tx, id)
   await insertAuditEvents(tx, [
     { streamUid: uid, principal, action: `${kind}.remove`, subjectUid: uid, name: login }

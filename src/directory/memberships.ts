@@ -1,6 +1,6 @@
 import type { Kysely, Transaction } from 'kysely'
-import { Forbidden, NotFound } from '../errors.ts'
-import { type Account, findAccount, lockAccount } from '../store/accounts.ts'
+import { LastOwner, NotFound } from '../errors.ts'
+import { type Account, findAccount, findAccountByUid, lockAccount } from '../store/accounts.ts'
 import { insertAuditEvents, type Principal } from '../store/audit.ts'
 import {
   countOtherOwners,
@@ -16,8 +16,12 @@ interface Organization {
   uid: string
 }
 
-async function requireUser(db: Kysely<Database>, login: string): Promise<Account> {
-  const account = await findAccount(db, login)
+/** Names a user: by login, as GitHub's API does, or by uid. */
+export type UserLocator = string | { uid: string }
+
+async function requireUser(db: Kysely<Database>, user: UserLocator): Promise<Account> {
+  const account =
+    typeof user === 'string' ? await findAccount(db, user) : await findAccountByUid(db, user.uid)
   if (account?.kind !== 'user') throw new NotFound()
   return account
 }
@@ -27,12 +31,12 @@ async function changeMembership(
   db: Kysely<Database>,
   principal: Principal,
   organization: Organization,
-  login: string,
+  user: UserLocator,
   change: (tx: Transaction<Database>, account: Account, role: OrganizationRole | undefined) => Promise<string>
 ): Promise<Account> {
   return await inTheNameOf(db, principal, async (tx) => {
     if (!(await lockAccount(tx, organization.uid))) throw new NotFound()
-    const account = await requireUser(tx, login)
+    const account = await requireUser(tx, user)
     const action = await change(tx, account, await findMembershipRole(tx, organization.id, account.id))
     await insertAuditEvents(tx, [
       { streamUid: organization.uid, principal, action, subjectUid: account.uid, name: account.login }
@@ -47,7 +51,7 @@ async function requireOtherOwner(
   account: Account
 ): Promise<void> {
   if ((await countOtherOwners(tx, organization.id, account.id)) > 0) return
-  throw new Forbidden('This is the last owner of the organization. Make somebody else an owner first.')
+  throw new LastOwner()
 }
 
 /** Makes a user a member with this role, at once: there are no invitations. */
@@ -65,14 +69,33 @@ export async function setMembership(
   })
 }
 
-/** Ends a membership, with the roles on the organization's repositories; throws `NotFound` when there is none. */
+/** Gives a member another role; throws `NotFound` when the user is none. */
+export async function changeMembershipRole(
+  db: Kysely<Database>,
+  principal: Principal,
+  organization: Organization,
+  user: UserLocator,
+  role: OrganizationRole
+): Promise<void> {
+  await changeMembership(db, principal, organization, user, async (tx, account, present) => {
+    if (!present) throw new NotFound()
+    if (present === 'admin' && role === 'member') await requireOtherOwner(tx, organization, account)
+    await upsertMembership(tx, organization.id, account.id, role)
+    return `membership.set.${role}`
+  })
+}
+
+/**
+ * Ends a membership, with the roles on the organization's repositories and the place in its groups; throws `NotFound`
+ * when there is none.
+ */
 export async function removeMembership(
   db: Kysely<Database>,
   principal: Principal,
   organization: Organization,
-  login: string
+  user: UserLocator
 ): Promise<void> {
-  await changeMembership(db, principal, organization, login, async (tx, account, present) => {
+  await changeMembership(db, principal, organization, user, async (tx, account, present) => {
     if (!present) throw new NotFound()
     if (present === 'admin') await requireOtherOwner(tx, organization, account)
     await deleteMembership(tx, organization.id, account.id)

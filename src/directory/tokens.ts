@@ -5,7 +5,7 @@ import { InvalidInput } from '../errors.ts'
 import type { Account } from '../store/accounts.ts'
 import { hasAuditEvent, insertAuditEvents, type Principal } from '../store/audit.ts'
 import type { Database, Permissions } from '../store/tables.ts'
-import { deleteTokensOfAccount, insertToken } from '../store/tokens.ts'
+import { deleteTokens, insertToken, type RevokedToken, type TokensOf } from '../store/tokens.ts'
 import { inTheNameOf } from './change.ts'
 import { requirePermissions } from './permissions.ts'
 
@@ -141,21 +141,35 @@ export async function storeFirstToken(
 
 /**
  * Revokes every token of an account itself, on every node within a second; those of installations on it are the
- * App's. Gives their hashes, as caches hold them.
+ * App's, those of service accounts, environments and runners theirs. Gives their hashes, as caches hold them.
  */
 export async function revokeAll(
   tx: Transaction<Database>,
   principal: Principal,
-  account: Pick<Account, 'id' | 'uid' | 'login'>
+  account: Pick<Account, 'id'>
 ): Promise<string[]> {
-  const revoked = await deleteTokensOfAccount(tx, account.id)
-  for (const { id } of revoked) {
-    await insertAuditEvents(tx, tokenEvents(principal, account, 'token.revoke', id))
-  }
+  return await revokeTokens(tx, principal, { accountId: account.id })
+}
+
+/** The same for others, each recorded. */
+export async function revokeTokens(
+  tx: Transaction<Database>,
+  principal: Principal,
+  tokens: TokensOf
+): Promise<string[]> {
+  const revoked = await deleteTokens(tx, tokens)
+  const events = revoked.flatMap((token) => tokenEvents(principal, bearerOf(token), 'token.revoke', token.id))
+  await insertAuditEvents(tx, events)
   return await forgetTokens(
     tx,
     revoked.map(({ hash }) => hash)
   )
+}
+
+function bearerOf({ account_uid, login, machine }: RevokedToken): TokenBearer {
+  return machine
+    ? { uid: machine.uid, login: machine.name, streamUid: account_uid }
+    : { uid: account_uid, login }
 }
 
 /** Lets every node forget what it knows of tokens when this commits; gives the hashes as caches hold them. */
@@ -168,13 +182,22 @@ export async function forgetTokens(tx: Transaction<Database>, hashes: readonly B
   return keys
 }
 
-function tokenEvents(
+/** Whom a token acts for. */
+export interface TokenBearer {
+  uid: string
+  login: string
+  /** in whose log it is, of a bearer that has none of its own */
+  streamUid?: string
+}
+
+/** The records of a token that is made or revoked: for its bearer, and for the user who does it. */
+export function tokenEvents(
   principal: Principal,
-  account: Pick<Account, 'uid' | 'login'>,
-  action: string,
+  { uid, login, streamUid = uid }: TokenBearer,
+  action: 'token.create' | 'token.revoke',
   tokenId: number
 ) {
-  const event = { principal, action, subjectUid: account.uid, name: `${account.login}#${tokenId}` }
-  const streams = new Set([account.uid, principal.uid ?? account.uid])
+  const event = { principal, action, subjectUid: uid, name: `${login}#${tokenId}` }
+  const streams = new Set([streamUid, (principal.kind === 'user' && principal.uid) || streamUid])
   return [...streams].map((streamUid) => ({ ...event, streamUid }))
 }

@@ -56,6 +56,10 @@ export async function findAccounts(
   return found
 }
 
+export async function findAccountByUid(db: Kysely<Database>, uid: string): Promise<Account | undefined> {
+  return await accounts(db).where('uid', '=', uid).executeTakeFirst()
+}
+
 async function getAccountById(db: Kysely<Database>, id: number): Promise<Account> {
   return await accounts(db).where('id', '=', id).executeTakeFirstOrThrow()
 }
@@ -98,6 +102,18 @@ export async function lockAccount(tx: Transaction<Database>, accountUid: string)
     .forNoKeyUpdate()
     .executeTakeFirst()
   return row !== undefined
+}
+
+export async function updateAccountName(
+  tx: Transaction<Database>,
+  accountId: number,
+  name: string
+): Promise<void> {
+  await tx
+    .updateTable('accounts')
+    .set({ name, updated_at: sql<Date>`now()` })
+    .where('id', '=', accountId)
+    .execute()
 }
 
 export async function deleteAccount(tx: Transaction<Database>, accountId: number): Promise<void> {

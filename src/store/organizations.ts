@@ -118,6 +118,106 @@ export async function listMembers(
   return { total, members: rows }
 }
 
+/** A member as Ona's API shows it. */
+export interface MemberDescription {
+  id: number
+  uid: string
+  login: string
+  name: string | null
+  email: string | null
+  role: OrganizationRole
+  member_since: Date
+  /** by what it is ordered, as text */
+  sort_key: string
+}
+
+export interface MemberFilter {
+  /** in the name, the login or the email address, whatever the case */
+  search?: string | undefined
+  roles?: readonly OrganizationRole[] | undefined
+  userUids?: readonly string[] | undefined
+  /** not those who are in one of these groups */
+  withoutGroupUids?: readonly string[] | undefined
+}
+
+export interface MemberOrder {
+  by: 'name' | 'joined'
+  descending?: boolean
+  /** comes before all others */
+  firstId?: number | undefined
+}
+
+const MEMBER_NAME = sql<string>`coalesce(a.name, a.login)`
+
+function describedMembers(
+  db: Kysely<Database>,
+  organizationId: number,
+  { search, roles, userUids, withoutGroupUids }: MemberFilter
+) {
+  let query = members(db, organizationId)
+  if (roles) query = query.where('m.role', '=', sql<OrganizationRole>`any(${roles}::text[])`)
+  if (userUids) query = query.where('a.uid', '=', sql<string>`any(${userUids}::uuid[])`)
+  if (search !== undefined) {
+    query = query.where(
+      sql<boolean>`strpos(lower(concat_ws(E'\n', a.name, a.login, a.email)), lower(${search})) > 0`
+    )
+  }
+  if (withoutGroupUids) {
+    query = query.where(
+      sql<boolean>`not exists (select 1 from groups g where g.organization_id = m.organization_id
+        and g.uid = any(${withoutGroupUids}::uuid[]) and (g.everyone or exists (
+          select 1 from group_members gm where gm.group_id = g.id and gm.account_id = a.id)))`
+    )
+  }
+  return query
+}
+
+/** Members in an order, behind a key of it. */
+export async function listMembersInOrder(
+  db: Kysely<Database>,
+  organizationId: number,
+  filter: MemberFilter,
+  { by, descending = false, firstId }: MemberOrder,
+  page: { after: readonly [sortKey: string, id: number] | undefined; limit: number }
+): Promise<MemberDescription[]> {
+  const first = firstId === undefined ? sql`''` : sql`(case when a.id = ${firstId} then '0' else '1' end)`
+  const key =
+    by === 'name'
+      ? sql<string>`(${first} || lower(${MEMBER_NAME})) collate "C"`
+      : sql<string>`to_char(m.created_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') collate "C"`
+  let query = describedMembers(db, organizationId, filter)
+  if (page.after) {
+    const [sortKey, id] = page.after
+    const behind = descending ? sql`<` : sql`>`
+    query = query.where(sql<boolean>`(${key}, a.id) ${behind} (${sortKey}::text, ${id}::bigint)`)
+  }
+  const direction = descending ? 'desc' : 'asc'
+  return await query
+    .select(['a.id', 'a.uid', 'a.login', 'a.name', 'a.email', 'm.role', 'm.created_at as member_since'])
+    .select(key.as('sort_key'))
+    .orderBy(key, direction)
+    .orderBy('a.id', direction)
+    .limit(page.limit)
+    .execute()
+}
+
+/** How many of them there are; at most one more than `atMost` are counted. */
+export async function countMembers(
+  db: Kysely<Database>,
+  organizationId: number,
+  filter: MemberFilter,
+  atMost: number
+): Promise<number> {
+  const some = describedMembers(db, organizationId, filter)
+    .select('a.id')
+    .limit(atMost + 1)
+  const { total } = await db
+    .selectFrom(some.as('some'))
+    .select((eb) => eb.fn.countAll<number>().as('total'))
+    .executeTakeFirstOrThrow()
+  return total
+}
+
 export async function upsertMembership(
   tx: Transaction<Database>,
   organizationId: number,
@@ -146,7 +246,7 @@ export async function findMembershipRole(
   return row?.role
 }
 
-/** Ends a membership, and the roles that the account has on the organization's repositories. */
+/** Ends a membership, and what the account has by it: roles on the organization's repositories, and its groups. */
 export async function deleteMembership(
   tx: Transaction<Database>,
   organizationId: number,
@@ -162,6 +262,13 @@ export async function deleteMembership(
     .where('account_id', '=', accountId)
     .where('repository_id', 'in', (eb) =>
       eb.selectFrom('repositories').select('id').where('owner_id', '=', organizationId)
+    )
+    .execute()
+  await tx
+    .deleteFrom('group_members')
+    .where('account_id', '=', accountId)
+    .where('group_id', 'in', (eb) =>
+      eb.selectFrom('groups').select('id').where('organization_id', '=', organizationId)
     )
     .execute()
 }

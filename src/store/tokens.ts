@@ -31,6 +31,11 @@ export interface TokenRow {
   site_admin: boolean
 }
 
+const MACHINE = sql<TokenRow['machine']>`case
+  when s.id is not null then json_build_object('id', s.id, 'uid', s.uid, 'name', s.name)
+  when v.id is not null then json_build_object('id', v.id, 'uid', v.uid, 'name', v.uid)
+  when r.id is not null then json_build_object('id', r.id, 'uid', r.uid, 'name', r.name) end`
+
 /** How coarse `last_used_at` is. */
 const LAST_USED_STEP = sql`interval '1 hour'`
 
@@ -59,12 +64,7 @@ export const findValidToken = statement<{ hash: Buffer }, TokenRow>((db, { hash 
       sql<number[]>`array(select repository_id from token_repositories where token_id = t.id)`.as(
         'repository_ids'
       ),
-      sql<TokenRow['machine']>`case
-        when s.id is not null then json_build_object('id', s.id, 'uid', s.uid, 'name', s.name)
-        when v.id is not null then json_build_object('id', v.id, 'uid', v.uid, 'name', v.uid)
-        when r.id is not null then json_build_object('id', r.id, 'uid', r.uid, 'name', r.name) end`.as(
-        'machine'
-      ),
+      MACHINE.as('machine'),
       't.read_only',
       't.issued_by_uid',
       't.expires_at',
@@ -130,21 +130,22 @@ export function tokenIsValid(check: TokenCheck) {
  * Locks a token that is valid against being revoked before this transaction ends; false when it is not valid.
  *
  * @param needs for an installation, which is locked too, and first, as by who removes it
+ * @param alone for a transaction that may revoke the token itself: two that share it would wait for each other
  */
 export async function holdToken(
   tx: Transaction<Database>,
   tokenId: number,
-  needs?: TokenNeeds
+  needs?: TokenNeeds,
+  alone = false
 ): Promise<boolean> {
   if (needs && !(await holdInstallation(tx, tokenCheckOf(tokenId, needs)))) return false
-  const row = await tx
+  const valid = tx
     .selectFrom('tokens as t')
     .innerJoin('instance as i', 'i.epoch', 't.epoch')
     .select('t.id')
     .where('t.id', '=', tokenId)
     .where((eb) => eb.or([eb('t.expires_at', 'is', null), eb('t.expires_at', '>', sql<Date>`now()`)]))
-    .forShare('t')
-    .executeTakeFirst()
+  const row = await (alone ? valid.forUpdate('t') : valid.forShare('t')).executeTakeFirst()
   return row !== undefined
 }
 
@@ -184,6 +185,8 @@ export interface NewToken {
   issuedByUid?: string | null
   /** null: never */
   lifetimeSeconds: number | null
+  /** it ends then at the latest */
+  notAfter?: Date | null
 }
 
 export async function insertToken(
@@ -212,7 +215,8 @@ export async function insertToken(
       expires_at:
         token.lifetimeSeconds === null
           ? null
-          : sql<Date>`now() + make_interval(secs => ${token.lifetimeSeconds}::double precision)`
+          : sql<Date>`least(now() + make_interval(secs => ${token.lifetimeSeconds}::double precision),
+              ${token.notAfter ?? null}::timestamptz)`
     })
     .returning(['id', 'uid', 'created_at', 'expires_at'])
     .executeTakeFirstOrThrow()
@@ -225,17 +229,56 @@ export async function insertToken(
   return row
 }
 
-/** The account's own, not those of installations on it; gives the hashes of what it deleted, for the caches. */
-export async function deleteTokensOfAccount(
-  tx: Transaction<Database>,
-  accountId: number
-): Promise<{ id: number; hash: Buffer }[]> {
-  return await tx
-    .deleteFrom('tokens')
-    .where('account_id', '=', accountId)
-    .where('installation_id', 'is', null)
-    .returning(['id', 'hash'])
-    .execute()
+/** A token that was deleted: whose it was, and its hash, for the caches. */
+export interface RevokedToken {
+  id: number
+  hash: Buffer
+  account_uid: string
+  login: string
+  /** the service account, environment or runner that it acted for; null: the account */
+  machine: { uid: string; name: string } | null
+}
+
+/** Whose tokens: an account's own, those that act in an organization, or those of a service account. */
+export type TokensOf =
+  | { accountId: number }
+  | { organizationId: number; bearers: 'accounts' | 'all' }
+  | { serviceAccountId: number }
+
+/** What an account itself acts with: what acts for others on it has its `account_id` too. */
+const OWN_KINDS = sql`('classic', 'fine-grained')`
+
+function isOf(tokens: TokensOf) {
+  if ('accountId' in tokens) {
+    return sql<boolean>`(t.account_id = ${tokens.accountId}::bigint and t.kind in ${OWN_KINDS})`
+  }
+  if ('serviceAccountId' in tokens) {
+    return sql<boolean>`t.service_account_id = ${tokens.serviceAccountId}::bigint`
+  }
+  const { organizationId, bearers } = tokens
+  const whose = bearers === 'accounts' ? sql`and t.kind in ${OWN_KINDS}` : sql``
+  return sql<boolean>`(t.organization_id = ${organizationId}::bigint ${whose})`
+}
+
+/**
+ * Deletes tokens, locked in order of id. One of them may be making another one, which is there when its lock is
+ * given up: so none is left only when none is found.
+ */
+export async function deleteTokens(tx: Transaction<Database>, tokens: TokensOf): Promise<RevokedToken[]> {
+  const deleted: RevokedToken[] = []
+  for (;;) {
+    const { rows } = await sql<RevokedToken>`
+      with revoked as (
+        select t.id, t.hash, a.uid as account_uid, a.login, ${MACHINE} as machine
+        from tokens t join accounts a on a.id = t.account_id
+          left join service_accounts s on s.id = t.service_account_id
+          left join environments v on v.id = t.environment_id
+          left join runners r on r.id = t.runner_id
+        where ${isOf(tokens)} order by t.id for update of t)
+      delete from tokens d using revoked where d.id = revoked.id returning revoked.*`.execute(tx)
+    if (rows.length === 0) return deleted
+    deleted.push(...rows)
+  }
 }
 
 /** Of the tokens of installations that are still valid: what caches may hold. */
@@ -252,14 +295,18 @@ export async function listTokenHashes(
   return rows.map(({ hash }) => hash)
 }
 
-/** Some of the installation's tokens that nothing can be done with any more, so that they do not pile up. */
+/** Some of the tokens of a bearer that nothing can be done with any more, so that they do not pile up. */
 export async function deleteExpiredTokens(
   tx: Transaction<Database>,
-  installationId: number,
+  bearer: { installationId: number } | { serviceAccountId: number },
   atMost: number
 ): Promise<void> {
+  const whose =
+    'installationId' in bearer
+      ? sql`installation_id = ${bearer.installationId}::bigint`
+      : sql`service_account_id = ${bearer.serviceAccountId}::bigint`
   await sql`delete from tokens where id in (
-    select id from tokens where installation_id = ${installationId}::bigint and expires_at < now()
+    select id from tokens where ${whose} and expires_at < now()
     order by expires_at limit ${atMost}::bigint for update skip locked)`.execute(tx)
 }
 
@@ -268,24 +315,52 @@ export async function deleteToken(tx: Transaction<Database>, tokenId: number): P
   return row?.hash
 }
 
-export async function listTokens(db: Kysely<Database>, accountId: number) {
-  return await db
-    .selectFrom('tokens')
+/** A token as it is shown to its bearer. */
+export interface TokenDescription {
+  id: number
+  uid: string
+  note: string | null
+  read_only: boolean
+  issued_by_uid: string | null
+  created_at: Date
+  expires_at: Date | null
+  last_used_at: Date | null
+}
+
+function describedTokens(db: Kysely<Database>, tokens: TokensOf) {
+  return db
+    .selectFrom('tokens as t')
+    .innerJoin('instance as i', 'i.epoch', 't.epoch')
     .select([
-      'id',
-      'kind',
-      'scopes',
-      'permissions',
-      'all_repositories',
-      'note',
-      'last_eight',
-      'issued_by_uid',
-      'created_at',
-      'expires_at',
-      'last_used_at'
+      't.id',
+      't.uid',
+      't.note',
+      't.read_only',
+      't.issued_by_uid',
+      't.created_at',
+      't.expires_at',
+      't.last_used_at'
     ])
-    .where('account_id', '=', accountId)
-    .where('installation_id', 'is', null)
-    .orderBy('id')
+    .where(isOf(tokens))
+}
+
+/** Tokens by id, behind one. */
+export async function listTokens(
+  db: Kysely<Database>,
+  tokens: TokensOf,
+  page: { after: number; limit: number }
+): Promise<TokenDescription[]> {
+  return await describedTokens(db, tokens)
+    .where('t.id', '>', page.after)
+    .orderBy('t.id')
+    .limit(page.limit)
     .execute()
+}
+
+export async function findToken(
+  db: Kysely<Database>,
+  tokens: TokensOf,
+  tokenUid: string
+): Promise<TokenDescription | undefined> {
+  return await describedTokens(db, tokens).where('t.uid', '=', tokenUid).executeTakeFirst()
 }

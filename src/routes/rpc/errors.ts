@@ -6,6 +6,7 @@ import {
   Conflict,
   Forbidden,
   InvalidInput,
+  LastOwner,
   LimitExceeded,
   NotFound,
   PreconditionFailed,
@@ -76,6 +77,7 @@ function answerOf(error: CofferError): Answer {
   if (error instanceof NotFound) {
     return { code: 'not_found', message: message === UNNAMED ? NOT_HERE : message }
   }
+  if (error instanceof LastOwner) return { code: 'failed_precondition', message }
   if (error instanceof Forbidden) return { code: 'permission_denied', message: error.reason }
   if (error instanceof Unavailable) {
     return { code: 'unavailable', message, retryAfterSeconds: error.retryAfterSeconds }

@@ -76,14 +76,18 @@ async function settleOrganization(db: Kysely<Database>, call: Call, rule: Access
   call.organization = organization
 }
 
-/** What the message says it is about. */
+/** What the message says it is about: a project, or an organization, which can only be that of the token. */
 export async function settleMessage(
   { db }: GuardDependencies,
   method: Method,
-  input: { projectId?: string },
+  input: { projectId?: string; organizationId?: string },
   call: Call
 ): Promise<void> {
   const rule: AccessRule = ACCESS[method.access]
+  const { organizationId } = input
+  if (rule.on === 'organization' && organizationId && organizationId !== call.organization.organization_uid) {
+    throw new NotFound('This token acts in no organization of that id.')
+  }
   if (rule.on !== 'project') return
   const project = await findProject(db, call.acting, input.projectId!)
   if (!project?.project_role)

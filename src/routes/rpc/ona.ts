@@ -12,11 +12,16 @@ import type { Database } from '../../store/tables.ts'
 import { decode, parseBody } from './decode.ts'
 import { denialOf } from './denials.ts'
 import { answerUnknownEncoding, answerUnknownMethod, handleError } from './errors.ts'
+import { groupService } from './groups.ts'
 import { decorate, settleAccess, settleMessage } from './guard.ts'
+import { identityService } from './identity.ts'
 import { type Method, pathOf, type Service } from './method.ts'
+import { organizationService } from './organizations.ts'
 import { Pages } from './pagination.ts'
 import { projectService } from './projects.ts'
 import { secretService } from './secrets.ts'
+import { serviceAccountService } from './service-accounts.ts'
+import { userService } from './users.ts'
 
 export interface OnaDependencies {
   db: Kysely<Database>
@@ -33,7 +38,15 @@ export interface OnaDependencies {
 
 /** All that is served, in the order in which it is documented. */
 export function onaServices(dependencies: OnaDependencies): Service[] {
-  return [secretService(dependencies), projectService(dependencies)]
+  return [
+    secretService(dependencies),
+    projectService(dependencies),
+    identityService(dependencies),
+    userService(dependencies),
+    organizationService(dependencies),
+    serviceAccountService(dependencies),
+    groupService(dependencies)
+  ]
 }
 
 const PROTOBUF = /^application\/(?:connect\+)?proto\b/

@@ -16,6 +16,8 @@ import {
   listProjects,
   type ProjectFacts
 } from '../../store/projects.ts'
+import { CountRequest, CountResponse, count } from './count.ts'
+import { Ids, Search, SortOrder, some } from './filters.ts'
 import { type Call, method, type Service } from './method.ts'
 import type { OnaDependencies } from './ona.ts'
 import { PaginationRequest, PaginationResponse } from './pagination.ts'
@@ -35,27 +37,17 @@ import {
   valuesOf
 } from './project-messages.ts'
 import { RunnerKind } from './runner-messages.ts'
-import { Bool, Empty, Enum, Int32, List, Message, required, Text, Uuid } from './schema.ts'
+import { Empty, Int32, List, Message, required, Text, Uuid } from './schema.ts'
 
 // Projects: what environments are made from. https://ona.com/docs/ona/projects/overview
 
 const MAX_BULK = 100
-/** So many are counted; of more it is said that there are at least so many. */
-const MAX_COUNT = 1000
-
-const CountRequest = Message('CountRequest', { include: Bool() })
-const CountResponse = Message('CountResponse', {
-  value: Int32(),
-  relation: Enum('COUNT_RESPONSE_RELATION', { COUNT_RESPONSE_RELATION_EQ: 1, COUNT_RESPONSE_RELATION_GTE: 2 })
-})
-
-const Ids = List(Uuid({ required: true }), { max: 25 })
 
 const ListProjectsRequest = Message('ListProjectsRequest', {
   pagination: PaginationRequest,
   filter: Message('ListProjectsRequest.Filter', {
     projectIds: Ids,
-    search: Text({ max: 256, description: 'In the name, the id or the repository, whatever the case' }),
+    search: Search('the name, the id or the repository'),
     runnerIds: Ids,
     runnerKinds: List(RunnerKind, { max: 25 }),
     specRemoteUris: List(Text({ max: 2048 }), { max: 25 }),
@@ -63,7 +55,7 @@ const ListProjectsRequest = Message('ListProjectsRequest', {
   }),
   sort: Message('Sort', {
     field: Text({ pattern: '^(id|popularity)?$', rule: 'must be id' }),
-    order: Enum('SORT_ORDER', { SORT_ORDER_ASC: 1, SORT_ORDER_DESC: 2 })
+    order: SortOrder
   }),
   count: CountRequest
 })
@@ -81,11 +73,6 @@ function failure(name: string, member: 'name' | 'projectId') {
     [member]: Text(),
     error: Text()
   })
-}
-
-/** Some of the list, or all. */
-function some<T>(list: readonly T[] | undefined): readonly T[] | undefined {
-  return list && list.length > 0 ? list : undefined
 }
 
 function filterOf(input: Static<typeof ListProjectsRequest>) {
@@ -182,7 +169,7 @@ export function projectService({ db, pages }: OnaDependencies): Service {
           return compact({
             pagination,
             projects: rows.map((row) => presentProject(row)),
-            count: input.count?.include && !page.after ? await count(call, filter) : undefined
+            count: await count(input, page, (atMost) => countProjects(db, call.acting, filter, atMost))
           })
         }
       }),
@@ -358,14 +345,5 @@ export function projectService({ db, pages }: OnaDependencies): Service {
         }
       })
     ]
-  }
-
-  async function count({ acting }: Call, filter: ReturnType<typeof filterOf>) {
-    const total = await countProjects(db, acting, filter, MAX_COUNT)
-    return compact({
-      value: Math.min(total, MAX_COUNT),
-      relation:
-        total > MAX_COUNT ? ('COUNT_RESPONSE_RELATION_GTE' as const) : ('COUNT_RESPONSE_RELATION_EQ' as const)
-    })
   }
 }
