@@ -12,7 +12,7 @@ import { SCOPES } from '../src/auth/scopes.ts'
 import { createOrganization, createUser } from '../src/directory/accounts.ts'
 import { setMembership } from '../src/directory/memberships.ts'
 import { createRepository, setCollaborator } from '../src/directory/repositories.ts'
-import { issueToken, type TokenRequest } from '../src/directory/tokens.ts'
+import { issueToken, type TokenLifetimes, type TokenRequest } from '../src/directory/tokens.ts'
 import { Keyring } from '../src/keyring/index.ts'
 import { localMasterKey } from '../src/keyring/master-key.ts'
 import { createLogger } from '../src/logger.ts'
@@ -110,6 +110,7 @@ export interface TestServerOptions {
   trustedProxies?: string[]
   tls?: { cert: Buffer; key: Buffer }
   rateLimits?: RateLimitSettings
+  tokenLifetimes?: TokenLifetimes
 }
 
 export async function startTestServer(t: Test, options: TestServerOptions = {}): Promise<TestServer> {
@@ -125,7 +126,7 @@ export async function startTestServer(t: Test, options: TestServerOptions = {}):
     keyring,
     reloadGenerations,
     limits,
-    tokenLifetimes: LIFETIMES,
+    tokenLifetimes: options.tokenLifetimes ?? LIFETIMES,
     logger: createLogger(options.logLevel ?? 'trace', { write: (line: string) => void log.push(line) }),
     publicUrl: options.publicUrl === null ? undefined : (options.publicUrl ?? 'http://coffer.test'),
     ...(options.trustedProxies && { trustedProxies: options.trustedProxies }),
