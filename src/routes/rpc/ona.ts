@@ -1,4 +1,4 @@
-import type { FastifyInstance, FastifyPluginCallback } from 'fastify'
+import type { FastifyInstance, FastifyPluginCallback, FastifyReply, FastifyRequest } from 'fastify'
 import type { Kysely } from 'kysely'
 import type { Denials } from '../../audit/denials.ts'
 import { ACCESS } from '../../auth/access.ts'
@@ -12,7 +12,7 @@ import type { Database } from '../../store/tables.ts'
 import { decode, parseBody } from './decode.ts'
 import { denialOf } from './denials.ts'
 import { answerUnknownEncoding, answerUnknownMethod, handleError } from './errors.ts'
-import { decorate, settleAccess, settleMessage } from './guard.ts'
+import { countAnybody, decorate, settleAccess, settleMessage } from './guard.ts'
 import { type Method, pathOf, type Service } from './method.ts'
 import { Pages } from './pagination.ts'
 import { projectService } from './projects.ts'
@@ -36,7 +36,11 @@ export function onaServices(dependencies: OnaDependencies): Service[] {
   return [secretService(dependencies), projectService(dependencies)]
 }
 
-const PROTOBUF = /^application\/(?:connect\+)?proto\b/
+/** How the path of every method begins; its usual base is `/api`. */
+export const ONA_PREFIX = '/gitpod.v1.'
+
+/** Protobuf by any of its names, gRPC, and Connect's streams, whose JSON has five bytes before it. */
+const OTHER_ENCODINGS = /^\s*application\/(?:connect\+|grpc|(?:x-|vnd\.google\.)?proto)/i
 
 /**
  * Ona's API in a scope of its own: each method a route, `POST /gitpod.v1.SERVICE/METHOD`, in the dialect of JSON that
@@ -54,8 +58,8 @@ export function onaApi(dependencies: Omit<OnaDependencies, 'pages'>): FastifyPlu
       handleError(error, request, reply)
     })
     app.addHook('onRequest', (request, reply, next) => {
-      reply.header('cache-control', 'no-store').header('x-request-id', request.id)
-      if (PROTOBUF.test(request.headers['content-type'] ?? '')) {
+      setCommonHeaders(request, reply)
+      if (OTHER_ENCODINGS.test(request.headers['content-type'] ?? '')) {
         answerUnknownEncoding(reply)
         return
       }
@@ -66,11 +70,25 @@ export function onaApi(dependencies: Omit<OnaDependencies, 'pages'>): FastifyPlu
     for (const service of onaServices(all)) {
       for (const method of service.methods) serve(app, all, service, method)
     }
-    app.all('/gitpod.v1.*', { schema: { hide: true } }, (request, reply) =>
+    const answerUnknown = async (request: FastifyRequest, reply: FastifyReply) => {
+      if (dependencies.rateLimits) await countAnybody(dependencies, request)
       answerUnknownMethod(request, reply)
-    )
+      return reply
+    }
+    // Before a body is read, which nobody would look at.
+    app.all(`${ONA_PREFIX}*`, { onRequest: answerUnknown, schema: { hide: true } }, () => {})
     done()
   }
+}
+
+function setCommonHeaders(request: FastifyRequest, reply: FastifyReply): void {
+  reply.header('cache-control', 'no-store').header('x-request-id', request.id)
+}
+
+/** A path that the router cannot even decode: malformed percent-encoding. */
+export function handleOnaRouterError(_error: unknown, request: FastifyRequest, reply: FastifyReply): void {
+  setCommonHeaders(request, reply)
+  answerUnknownMethod(request, reply)
 }
 
 function serve(app: FastifyInstance, dependencies: OnaDependencies, service: Service, method: Method): void {
