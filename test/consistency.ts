@@ -28,6 +28,9 @@ export async function isConsistent(t: Test, db: Kysely<Database>): Promise<void>
     where not exists (select 1 from repositories where uid = s.owner_uid and s.kind = 'repository')
       and not exists (select 1 from accounts where uid = s.owner_uid and s.kind = accounts.kind)
       and not exists (select 1 from deployment_environments where uid = s.owner_uid
-        and s.kind = 'deployment-environment')`.execute(db)
+        and s.kind = 'deployment-environment')
+      and not exists (select 1 from projects where uid = s.owner_uid and s.kind = 'project')
+      and not exists (select 1 from service_accounts where uid = s.owner_uid
+        and s.kind = 'service-account')`.execute(db)
   t.strictSame(orphans, [], 'no secret is left without its owner')
 }
