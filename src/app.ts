@@ -3,7 +3,15 @@ import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import { fastifySwagger } from '@fastify/swagger'
 import { fastifySwaggerUi } from '@fastify/swagger-ui'
-import { type FastifyBaseLogger, type FastifyInstance, fastify, LogController } from 'fastify'
+import {
+  type FastifyBaseLogger,
+  type FastifyError,
+  type FastifyInstance,
+  type FastifyReply,
+  type FastifyRequest,
+  fastify,
+  LogController
+} from 'fastify'
 import type { Kysely } from 'kysely'
 import type { Logger } from 'pino'
 import { Denials } from './audit/denials.ts'
@@ -20,7 +28,7 @@ import { errorBody, handleRouterError } from './routes/github/errors.ts'
 import { gitHubApi } from './routes/github/github.ts'
 import { healthRoutes } from './routes/health.ts'
 import { openApiOptions } from './routes/openapi.ts'
-import { onaApi } from './routes/rpc/ona.ts'
+import { handleOnaRouterError, ONA_PREFIX, onaApi } from './routes/rpc/ona.ts'
 import type { Limits } from './secrets/collection.ts'
 import type { Vault } from './secrets/vault.ts'
 import type { Database } from './store/tables.ts'
@@ -84,17 +92,20 @@ function makeRequestId(): string {
 /** Beside the REST API's prefix and not below it, as on GitHub Enterprise Server. */
 const API_GRAPHQL = /^\/api\/graphql(?:[/?]|$)/
 
-/** Ona's API, below its usual base. */
-const API_ONA = /^\/api\/gitpod\.v1\./
-
 /** Both prefixes lead to the same routes; which one it was is kept for the links in the answer. */
 function rewriteUrl(request: IncomingMessage): string {
   const url = request.url ?? '/'
-  if (API_GRAPHQL.test(url) || API_ONA.test(url)) return url.slice('/api'.length)
+  if (API_GRAPHQL.test(url) || url.startsWith(`/api${ONA_PREFIX}`)) return url.slice('/api'.length)
   if (url !== '/api/v3' && !url.startsWith('/api/v3/') && !url.startsWith('/api/v3?')) return url
   Object.assign(request, { [API_PREFIX]: '/api/v3' })
   const rest = url.slice('/api/v3'.length)
   return rest.startsWith('/') ? rest : `/${rest}`
+}
+
+/** What the router cannot even decode is answered as its API does. */
+function answerUndecodable(error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
+  const answer = request.url.startsWith(ONA_PREFIX) ? handleOnaRouterError : handleRouterError
+  answer(error, request, reply)
 }
 
 /** What never became a request: an unknown method, a malformed header, a body that came too slowly. */
@@ -131,7 +142,7 @@ export async function buildApp(dependencies: AppDependencies): Promise<FastifyIn
     routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
     requestTimeout: REQUEST_TIMEOUT_MS,
     keepAliveTimeout: KEEP_ALIVE_MS,
-    frameworkErrors: handleRouterError,
+    frameworkErrors: answerUndecodable,
     clientErrorHandler: answerBrokenRequest,
     ...(dependencies.tls && { https: dependencies.tls })
   }) as unknown as FastifyInstance
@@ -167,7 +178,7 @@ export async function buildApp(dependencies: AppDependencies): Promise<FastifyIn
         route,
         status: reply.statusCode,
         ms: Math.round(elapsedTime * 10) / 10,
-        actor: request.actor?.login ?? request.integration?.slug
+        actor: (request.actor ?? request.call?.actor)?.login ?? request.integration?.slug
       },
       'request'
     )

@@ -1,4 +1,4 @@
-import { createHmac } from 'node:crypto'
+import { createHmac, timingSafeEqual } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import { CorruptEnvelope, ImproperlyEncrypted, UnknownKey } from '../errors.ts'
 import { deriveBoxSecretKey, deriveDigestKey, deriveValueKey } from './derivation.ts'
@@ -14,6 +14,10 @@ export { BASE64_PATTERN, decodeSealedBox, SEALED_BOX_OVERHEAD } from './sealed-b
 
 /** Derived key pairs that are kept; what falls out is zeroed and derived again when it is needed. */
 const CACHED_COLLECTIONS = 1000
+
+const DIGEST_BYTES = 32
+/** Shorter ones are guessed: RFC 2104, section 5, asks for half of the bytes. */
+const LEAST_DIGEST_BYTES = 16
 
 /** What a client seals for: `keyId` names the generation, `publicKey` (32 bytes) belongs to one collection. */
 export interface CollectionKey {
@@ -143,10 +147,18 @@ export class Keyring {
 
   /** HMAC-SHA256 of a value under the collection's digest key of the active generation; 32 bytes. */
   digestValue(collection: string, plaintext: Uint8Array): Buffer {
-    const key = deriveDigestKey(this.#activeGeneration().material, collection)
-    const digest = createHmac('sha256', key).update(plaintext).digest()
-    key.fill(0)
-    return digest
+    return digest(this.#activeGeneration(), collection, plaintext)
+  }
+
+  /**
+   * Whether these bytes are what `digestValue` gave under any generation that is here, or its first 16 bytes at
+   * least: a rotation does not void what was made before it. Compared in constant time.
+   */
+  isDigest(collection: string, plaintext: Uint8Array, bytes: Uint8Array): boolean {
+    if (bytes.length < LEAST_DIGEST_BYTES || bytes.length > DIGEST_BYTES) return false
+    return [...this.#generations.values()].some((generation) =>
+      timingSafeEqual(digest(generation, collection, plaintext).subarray(0, bytes.length), bytes)
+    )
   }
 
   #activeGeneration(): Generation {
@@ -172,4 +184,11 @@ export class Keyring {
   #forget(id: bigint): void {
     for (const key of this.#pairs.keys()) if (key.startsWith(`${id}/`)) this.#pairs.delete(key)
   }
+}
+
+function digest({ material }: Generation, collection: string, plaintext: Uint8Array): Buffer {
+  const key = deriveDigestKey(material, collection)
+  const bytes = createHmac('sha256', key).update(plaintext).digest()
+  key.fill(0)
+  return bytes
 }

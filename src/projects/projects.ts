@@ -3,12 +3,14 @@ import { inTheNameOf } from '../directory/change.ts'
 import { removeProjectRow } from '../directory/owned-projects.ts'
 import { AlreadyExists, InvalidInput, NotFound } from '../errors.ts'
 import { lockAccount } from '../store/accounts.ts'
+import type { Acting } from '../store/acting.ts'
 import { insertAuditEvents, type Principal } from '../store/audit.ts'
 import { findEnvironmentClasses, findFirstEnvironmentClass } from '../store/environment-classes.ts'
 import { findGroup, type Group } from '../store/groups.ts'
 import type { OrganizationFacts } from '../store/organizations.ts'
 import {
   deleteProjectPolicy,
+  findProject,
   insertProject,
   insertProjectPolicy,
   lockProject,
@@ -57,16 +59,17 @@ async function changeProject<T>(
 /**
  * Makes a project. Without classes it allows the organization's first one.
  *
- * @returns its uid
+ * @returns what was made; read before the commit, so that nothing can fail behind it
  * @throws InvalidInput for a class that the organization does not have
  */
 export async function createProject(
   db: Kysely<Database>,
   principal: Principal,
+  acting: Acting,
   organization: Pick<OrganizationFacts, 'organization_id' | 'organization_uid'>,
   values: Pick<ProjectValues, 'name' | 'initializer'> & Partial<ProjectValues>,
   classes: readonly AllowedClass[] | undefined
-): Promise<string> {
+): Promise<ProjectFacts> {
   const { organization_id, organization_uid } = organization
   return await inTheNameOf(db, principal, async (tx) => {
     if (!(await lockAccount(tx, organization_uid))) throw new NotFound()
@@ -82,7 +85,10 @@ export async function createProject(
     await replaceProjectClasses(tx, id, allowed)
     const project = { project_id: id, project_uid: uid, organization_id, organization_uid, name: values.name }
     await insertAuditEvents(tx, [event(principal, project, 'project.create')])
-    return uid
+    const made = await findProject(tx, acting, uid)
+    // The organization that the token acts in changed meanwhile.
+    if (!made) throw new NotFound()
+    return made
   })
 }
 

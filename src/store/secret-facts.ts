@@ -60,6 +60,7 @@ const facts: Statement<Acting & { secretUid: string }, SecretFacts> = statement(
           .on('s.kind', '=', 'service-account')
           .onRef('sa.uid', '=', 's.owner_uid')
           .onRef('sa.organization_id', '=', 'a.organization_id')
+          .on('sa.suspended_at', 'is', null)
       )
       .select(DESCRIPTION)
       .select([

@@ -112,6 +112,27 @@ t.test('a destroyed generation opens nothing', async (t) => {
   t.throws(() => keyring.openValue(CONTEXT, envelope), CorruptEnvelope)
 })
 
+t.test('a digest is known again after a rotation, and no other bytes are', async (t) => {
+  const { keyring, install } = await makeKeyring(OLD)
+  const digest = keyring.digestValue(COLLECTION, VALUE)
+  await install({ ...OLD, state: 'retired' }, NEW)
+  t.notSame(keyring.digestValue(COLLECTION, VALUE), digest, 'new ones are of the new generation')
+  t.ok(keyring.isDigest(COLLECTION, VALUE, digest))
+  t.ok(keyring.isDigest(COLLECTION, VALUE, keyring.digestValue(COLLECTION, VALUE)))
+  t.ok(keyring.isDigest(COLLECTION, VALUE, digest.subarray(0, 16)), 'its first half')
+  for (let bytes = 0; bytes < 16; bytes++) {
+    t.notOk(keyring.isDigest(COLLECTION, VALUE, digest.subarray(0, bytes)), `${bytes} bytes are too few`)
+  }
+  t.notOk(keyring.isDigest(COLLECTION, VALUE, Buffer.concat([digest, digest])), 'more than it has')
+  t.notOk(keyring.isDigest(OTHER_COLLECTION, VALUE, digest), 'of another collection')
+  t.notOk(keyring.isDigest(COLLECTION, Buffer.from('another'), digest), 'of another value')
+  const flipped = Buffer.from(digest)
+  flipped[0]! ^= 1
+  t.notOk(keyring.isDigest(COLLECTION, VALUE, flipped), 'a bit flipped')
+  await install(NEW)
+  t.notOk(keyring.isDigest(COLLECTION, VALUE, digest), 'its generation is gone')
+})
+
 t.test('a keyring without an active generation encrypts nothing', async (t) => {
   const { keyring } = await makeKeyring({ ...OLD, state: 'retired' })
   t.notOk(keyring.isReady)

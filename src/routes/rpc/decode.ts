@@ -1,7 +1,7 @@
 import { isUtf8 } from 'node:buffer'
 import type { Static, TObject, TSchema } from '@sinclair/typebox'
 import { InvalidInput, UnreadableBody, type Violation } from '../../errors.ts'
-import type { Annotations, Oneof } from './schema.ts'
+import type { Annotations } from './schema.ts'
 
 /**
  * Reads proto3 JSON: names in lowerCamelCase or snake_case, enumerations by name or number, null as unset, unknown
@@ -12,11 +12,14 @@ import type { Annotations, Oneof } from './schema.ts'
 type Schema = TSchema & Annotations
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
-const DURATION = /^-?[0-9]{1,12}(?:\.[0-9]{1,9})?s$/
+const DURATION = /^(-?)([0-9]{1,12})(?:\.([0-9]{1,9}))?s$/
 const TIMESTAMP =
-  /^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})$/
+  /^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt](?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})$/
 const MAX_UINT64 = 18_446_744_073_709_551_615n
+const MIN_INT32 = -2_147_483_648
 const MAX_INT32 = 2_147_483_647
+/** Ten thousand years: what protobuf's Duration holds. */
+const MAX_DURATION_SECONDS = 315_576_000_000
 
 /** So many are told at most. */
 const MAX_VIOLATIONS = 20
@@ -66,8 +69,11 @@ type Read = { value: unknown } | { rule: string }
 /** What is wrong, as far as it is told. */
 class Findings {
   readonly violations: Violation[] = []
+  /** how much is wrong, told or not */
+  count = 0
 
   tell(field: string, message: string): void {
+    this.count += 1
     if (this.violations.length < MAX_VIOLATIONS) this.violations.push({ field, message, code: 'invalid' })
   }
 }
@@ -85,14 +91,21 @@ function readMessage(
     if (member !== undefined && value !== null) given.set(member, value)
   }
   const message: Record<string, unknown> = {}
+  const wrong = new Set<string>()
   for (const [name, property] of Object.entries(schema.properties as Record<string, Schema>)) {
     const field = path === '' ? name : `${path}.${name}`
+    const before = findings.count
     const value = given.has(name) ? readMember(property, given.get(name), field, findings) : undefined
     if (value !== undefined) message[name] = value
     else if (!given.has(name) && property['x-required']) findings.tell(field, 'is required')
+    if (findings.count > before) wrong.add(name)
   }
-  for (const [name, oneof] of Object.entries(schema['x-oneofs'] ?? {})) {
-    requireOneof(name, oneof, message, path, findings)
+  for (const [name, { members, required }] of Object.entries(schema['x-oneofs'] ?? {})) {
+    // A flag that is false says that this member is not meant; one that is wrong is meant all the same.
+    const isSet = (member: string) =>
+      wrong.has(member) || (message[member] !== undefined && message[member] !== false)
+    const rule = oneofRule(members, members.filter(isSet), required)
+    if (rule) findings.tell(path === '' ? name : `${path}.${name}`, rule)
   }
   return message
 }
@@ -115,24 +128,14 @@ function namesOf(schema: Schema): Map<string, string> {
   return names
 }
 
-function requireOneof(
-  name: string,
-  { members, required }: Oneof,
-  message: Record<string, unknown>,
-  path: string,
-  findings: Findings
-): void {
-  // A flag that is false says that this member is not meant.
-  const set = members.filter((member) => message[member] !== undefined && message[member] !== false)
-  const prefix = path === '' ? '' : `${path}.`
-  if (set.length > 1) {
-    findings.tell(
-      `${prefix}${name}`,
-      `only one may be set of ${members.join(', ')}; ${set.join(' and ')} are`
-    )
-  } else if (required && set.length === 0) {
-    findings.tell(`${prefix}${name}`, `one must be set of ${members.join(', ')}`)
-  }
+/** What is wrong with a oneof of which these are set; undefined: nothing. */
+function oneofRule(
+  members: readonly string[],
+  set: readonly string[],
+  required: boolean | undefined
+): string | undefined {
+  if (set.length > 1) return `only one may be set of ${members.join(', ')}; ${set.join(' and ')} are`
+  return required && set.length === 0 ? `one must be set of ${members.join(', ')}` : undefined
 }
 
 function readMember(schema: Schema, json: unknown, field: string, findings: Findings): unknown {
@@ -230,11 +233,11 @@ const READERS: Record<ScalarType, (json: unknown, schema: Schema) => Read> = {
   bool: (json) => (typeof json === 'boolean' ? { value: json } : { rule: 'must be true or false' }),
   int32(json, { minimum, maximum }) {
     const number = typeof json === 'string' && /^-?[0-9]{1,10}$/.test(json) ? Number(json) : json
-    if (!Number.isInteger(number) || Math.abs(number as number) > MAX_INT32) {
+    if (!isInteger(number) || number < MIN_INT32 || number > MAX_INT32) {
       return { rule: 'must be a whole number of 32 bits' }
     }
-    if (minimum !== undefined && (number as number) < minimum) return { rule: `must be at least ${minimum}` }
-    if (maximum !== undefined && (number as number) > maximum) return { rule: `must be at most ${maximum}` }
+    if (minimum !== undefined && number < minimum) return { rule: `must be at least ${minimum}` }
+    if (maximum !== undefined && number > maximum) return { rule: `must be at most ${maximum}` }
     return { value: number }
   },
   uint64(json) {
@@ -253,25 +256,43 @@ const READERS: Record<ScalarType, (json: unknown, schema: Schema) => Read> = {
     return schema['x-required'] ? { rule: 'is required' } : { value: undefined }
   },
   timestamp(json) {
-    const time = typeof json === 'string' && TIMESTAMP.test(json) ? new Date(json) : undefined
-    const valid = time && !Number.isNaN(time.getTime()) && time.getUTCFullYear() >= 1
-    return valid
+    const time = typeof json === 'string' && TIMESTAMP.test(json) ? timeOf(json) : undefined
+    return time
       ? { value: time.toISOString() }
       : { rule: 'must be a time in RFC 3339, as 2026-01-31T12:00:00Z' }
   },
   duration(json, schema) {
-    if (typeof json !== 'string' || !DURATION.test(json)) {
-      return { rule: 'must be seconds with an s behind them, as 1800s' }
-    }
-    const seconds = Number(json.slice(0, -1))
-    const { 'x-least': least, 'x-most': most, 'x-or-zero': orZero } = schema
-    if (orZero && seconds === 0) return { value: json }
-    if (least !== undefined && seconds < least) {
-      return { rule: `must be ${orZero ? '0s or ' : ''}at least ${least}s` }
-    }
-    if (most !== undefined && seconds > most) return { rule: `must be at most ${most}s` }
-    return { value: json }
+    const parts = typeof json === 'string' ? DURATION.exec(json) : null
+    if (!parts) return { rule: 'must be seconds with an s behind them, as 1800s' }
+    const seconds = secondsOf(parts[0])
+    const { 'x-least': least, 'x-most': most = MAX_DURATION_SECONDS, 'x-or-zero': orZero } = schema
+    const outside = least !== undefined && seconds < least && !(orZero && seconds === 0)
+    if (outside) return { rule: `must be ${orZero ? '0s or ' : ''}at least ${least}s` }
+    if (seconds > most) return { rule: `must be at most ${most}s` }
+    if (seconds < -MAX_DURATION_SECONDS) return { rule: `must be at least -${MAX_DURATION_SECONDS}s` }
+    return { value: canonicalDuration(seconds < 0, parts[2]!, parts[3]) }
   }
+}
+
+function isInteger(value: unknown): value is number {
+  return Number.isInteger(value)
+}
+
+/** Undefined for what the calendar or protobuf's Timestamp does not have: February 30th, the year 0 or 10,000. */
+function timeOf(rfc3339: string): Date | undefined {
+  const time = new Date(rfc3339)
+  const year = time.getUTCFullYear()
+  if (!(year >= 1 && year <= 9999)) return undefined
+  // The parser takes the last days of every month for the first ones of the next.
+  const day = rfc3339.slice(0, 10)
+  return new Date(`${day}T00:00:00Z`).toISOString().startsWith(day) ? time : undefined
+}
+
+/** With no, three, six or nine digits behind the point, as proto3 JSON writes it. */
+function canonicalDuration(negative: boolean, seconds: string, fraction = ''): string {
+  const digits = fraction.replace(/0+$/, '')
+  const padded = digits.padEnd(Math.ceil(digits.length / 3) * 3, '0')
+  return `${negative ? '-' : ''}${Number(seconds)}${padded && `.${padded}`}s`
 }
 
 /** The seconds of a duration that was read. */

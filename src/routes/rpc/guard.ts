@@ -69,6 +69,15 @@ async function authenticate(
   }
 }
 
+/** Where no token is asked for: a valid one counts all the same, and guessing is a failed login here, too. */
+export async function countAnybody(dependencies: GuardDependencies, request: FastifyRequest): Promise<void> {
+  try {
+    await authenticate(dependencies, request)
+  } catch (error) {
+    if (!(error instanceof Unauthenticated)) throw error
+  }
+}
+
 async function settleOrganization(db: Kysely<Database>, call: Call, rule: AccessRule): Promise<void> {
   const organization = await findActingOrganization(db, call.acting)
   if (!organization) throw new Forbidden(NO_ORGANIZATION)

@@ -1,4 +1,4 @@
-import type { FastifyInstance, FastifyPluginCallback } from 'fastify'
+import type { FastifyInstance, FastifyPluginCallback, FastifyReply, FastifyRequest } from 'fastify'
 import type { Kysely } from 'kysely'
 import type { Denials } from '../../audit/denials.ts'
 import { ACCESS } from '../../auth/access.ts'
@@ -13,7 +13,7 @@ import { decode, parseBody } from './decode.ts'
 import { denialOf } from './denials.ts'
 import { answerUnknownEncoding, answerUnknownMethod, handleError } from './errors.ts'
 import { groupService } from './groups.ts'
-import { decorate, settleAccess, settleMessage } from './guard.ts'
+import { countAnybody, decorate, settleAccess, settleMessage } from './guard.ts'
 import { identityService } from './identity.ts'
 import { type Method, pathOf, type Service } from './method.ts'
 import { organizationService } from './organizations.ts'
@@ -49,7 +49,11 @@ export function onaServices(dependencies: OnaDependencies): Service[] {
   ]
 }
 
-const PROTOBUF = /^application\/(?:connect\+)?proto\b/
+/** How the path of every method begins; its usual base is `/api`. */
+export const ONA_PREFIX = '/gitpod.v1.'
+
+/** Protobuf by any of its names, gRPC, and Connect's streams, whose JSON has five bytes before it. */
+const OTHER_ENCODINGS = /^\s*application\/(?:connect\+|grpc|(?:x-|vnd\.google\.)?proto)/i
 
 /**
  * Ona's API in a scope of its own: each method a route, `POST /gitpod.v1.SERVICE/METHOD`, in the dialect of JSON that
@@ -67,8 +71,8 @@ export function onaApi(dependencies: Omit<OnaDependencies, 'pages'>): FastifyPlu
       handleError(error, request, reply)
     })
     app.addHook('onRequest', (request, reply, next) => {
-      reply.header('cache-control', 'no-store').header('x-request-id', request.id)
-      if (PROTOBUF.test(request.headers['content-type'] ?? '')) {
+      setCommonHeaders(request, reply)
+      if (OTHER_ENCODINGS.test(request.headers['content-type'] ?? '')) {
         answerUnknownEncoding(reply)
         return
       }
@@ -79,11 +83,25 @@ export function onaApi(dependencies: Omit<OnaDependencies, 'pages'>): FastifyPlu
     for (const service of onaServices(all)) {
       for (const method of service.methods) serve(app, all, service, method)
     }
-    app.all('/gitpod.v1.*', { schema: { hide: true } }, (request, reply) =>
+    const answerUnknown = async (request: FastifyRequest, reply: FastifyReply) => {
+      if (dependencies.rateLimits) await countAnybody(dependencies, request)
       answerUnknownMethod(request, reply)
-    )
+      return reply
+    }
+    // Before a body is read, which nobody would look at.
+    app.all(`${ONA_PREFIX}*`, { onRequest: answerUnknown, schema: { hide: true } }, () => {})
     done()
   }
+}
+
+function setCommonHeaders(request: FastifyRequest, reply: FastifyReply): void {
+  reply.header('cache-control', 'no-store').header('x-request-id', request.id)
+}
+
+/** A path that the router cannot even decode: malformed percent-encoding. */
+export function handleOnaRouterError(_error: unknown, request: FastifyRequest, reply: FastifyReply): void {
+  setCommonHeaders(request, reply)
+  answerUnknownMethod(request, reply)
 }
 
 function serve(app: FastifyInstance, dependencies: OnaDependencies, service: Service, method: Method): void {

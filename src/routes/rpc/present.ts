@@ -49,9 +49,19 @@ type Compact<T> = { [K in keyof T]?: NonNullable<T[K]> }
 /** Without what is unset or has its type's default: SDKs take an empty list for a list of something. */
 export function compact<T extends object>(message: T): Compact<T> {
   const present: Record<string, unknown> = {}
-  for (const [name, value] of Object.entries(message)) {
-    const isDefault = value === undefined || value === null || value === '' || value === false || value === 0
-    if (!isDefault && !(Array.isArray(value) && value.length === 0)) present[name] = value
-  }
+  for (const [name, value] of Object.entries(message)) if (!isDefault(value)) present[name] = value
   return present as Compact<T>
+}
+
+function isDefault(value: unknown): boolean {
+  if (Array.isArray(value)) return value.length === 0
+  return value === undefined || value === null || value === '' || value === false || value === 0
+}
+
+/** The same at every depth, for a message that was stored as it came: in it, keys of maps may have any name. */
+export function compactAll<T>(stored: T): T {
+  if (Array.isArray(stored)) return stored.map(compactAll) as T
+  if (typeof stored !== 'object' || stored === null) return stored
+  const members = Object.entries(stored).map(([name, value]) => [name, compactAll(value)] as const)
+  return Object.fromEntries(members.filter(([, value]) => !isDefault(value))) as T
 }

@@ -2,7 +2,7 @@ import type { Static } from '@sinclair/typebox'
 import type { AllowedClass } from '../../projects/projects.ts'
 import type { ProjectPolicy as PolicyRow, ProjectFacts } from '../../store/projects.ts'
 import type { ProjectRole as Role } from '../../store/tables.ts'
-import { compact, Subject, subject, timestamp } from './present.ts'
+import { compact, compactAll, Subject, subject, timestamp } from './present.ts'
 import {
   Bool,
   Duration,
@@ -156,15 +156,17 @@ export function presentProject(row: ProjectFacts, whole = false): Static<typeof 
       createdAt: timestamp(row.created_at),
       updatedAt: timestamp(row.updated_at)
     }),
-    initializer: row.initializer as Static<typeof EnvironmentInitializer>,
+    initializer: compactAll(row.initializer as Static<typeof EnvironmentInitializer>),
     environmentClass: environmentClasses[0] ?? {},
     environmentClasses,
     devcontainerFilePath: row.devcontainer_file_path,
     automationsFilePath: row.automations_file_path,
     technicalDescription: whole ? row.technical_description : undefined,
-    prebuildConfiguration: row.prebuild_configuration as Static<typeof PrebuildConfiguration> | null,
+    prebuildConfiguration: compactAll(
+      row.prebuild_configuration as Static<typeof PrebuildConfiguration> | null
+    ),
     desiredPhase: 'PROJECT_PHASE_ACTIVE' as const,
-    recommendedEditors: row.recommended_editors as Static<typeof RecommendedEditors> | null
+    recommendedEditors: compactAll(row.recommended_editors as Static<typeof RecommendedEditors> | null)
   })
 }
 

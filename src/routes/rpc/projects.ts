@@ -1,6 +1,6 @@
 import type { Static } from '@sinclair/typebox'
 import { ACCESS, requireProjectAccess } from '../../auth/access.ts'
-import { CofferError, NotFound } from '../../errors.ts'
+import { CofferError, NotFound, Unavailable } from '../../errors.ts'
 import {
   changeProjectPolicy,
   createProject,
@@ -9,6 +9,7 @@ import {
   removeProjectPolicy,
   updateProjectSettings
 } from '../../projects/projects.ts'
+import { isTemporaryDatabaseError } from '../../store/database.ts'
 import {
   countProjects,
   findProject,
@@ -42,6 +43,8 @@ import { Empty, Int32, List, Message, required, Text, Uuid } from './schema.ts'
 // Projects: what environments are made from. https://ona.com/docs/ona/projects/overview
 
 const MAX_BULK = 100
+
+const AWAY = new Unavailable().message
 
 const ListProjectsRequest = Message('ListProjectsRequest', {
   pagination: PaginationRequest,
@@ -94,10 +97,13 @@ export function projectService({ db, pages }: OnaDependencies): Service {
     return project
   }
   const create = async (call: Call, input: Static<typeof CreateProjectRequest>) => {
-    const values = valuesOf(input) as Parameters<typeof createProject>[3]
+    const values = valuesOf(input) as Parameters<typeof createProject>[4]
     const classes = input.environmentClass && allowedClasses([input.environmentClass])
-    const uid = await createProject(db, call.principal, call.organization, values, some(classes))
-    return presentProject(await getProject(call, uid), true)
+    const { principal, acting, organization } = call
+    return presentProject(
+      await createProject(db, principal, acting, organization, values, some(classes)),
+      true
+    )
   }
   const update = async (call: Call, project: ProjectFacts, input: Static<typeof UpdateProjectRequest>) => {
     const classes = input.environmentClass && allowedClasses([input.environmentClass])
@@ -112,6 +118,12 @@ export function projectService({ db, pages }: OnaDependencies): Service {
       try {
         done.push(await run(item))
       } catch (error) {
+        if (isTemporaryDatabaseError(error) && done.length > 0) {
+          // What was done is told: a client that tried all again would do it twice.
+          const rest = items.slice(index)
+          failed.push(...rest.map((item, n) => ({ index: index + n, item, error: AWAY })))
+          break
+        }
         if (!(error instanceof CofferError) || error.status >= 500 || error.status === 401) throw error
         failed.push({ index, item, error: error.message })
       }

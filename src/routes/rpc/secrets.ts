@@ -155,7 +155,7 @@ function attributesOf(input: Creation, kind: string): SecretAttributes {
 
 function scopeOf({ scope = {}, projectId }: Creation): Static<typeof SecretScope> {
   if (projectId === undefined) return scope
-  if (Object.values(scope).every((id) => id === projectId)) return { projectId }
+  if (Object.keys(scope).length === 0 || scope.projectId === projectId) return { projectId }
   throw invalid('projectId', 'is not what scope says; set one of the two')
 }
 

@@ -15,7 +15,14 @@ const TABLES = [
   'collaborators',
   'deployment_environments',
   'token_repositories',
-  'key_generations'
+  'key_generations',
+  'projects',
+  'project_environment_classes',
+  'project_policies',
+  'groups',
+  'group_members',
+  'service_accounts',
+  'environment_classes'
 ]
 
 /** Number and digest of the rows of every table that a request may change; that it was refused is recorded besides. */
@@ -49,7 +56,7 @@ export interface Refusal {
 const ORDINARY = new Set(['selected', 'private', 'member', 'admin'])
 
 /** The texts of a body that a test would notice when they came back. */
-function texts(value: unknown): string[] {
+export function texts(value: unknown): string[] {
   if (typeof value === 'string') {
     return value.length >= 6 && !ORDINARY.has(value) ? [value.slice(0, 200)] : []
   }
