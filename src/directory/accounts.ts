@@ -1,4 +1,5 @@
 import type { Kysely, Transaction } from 'kysely'
+import { LOGIN, LOGIN_RULE } from '../config.ts'
 import { InvalidInput, NotFound } from '../errors.ts'
 import { type Account, deleteAccount, findAccount, insertAccount, lockAccount } from '../store/accounts.ts'
 import { insertAuditEvents, type Principal } from '../store/audit.ts'
@@ -7,25 +8,16 @@ import { upsertMembership } from '../store/organizations.ts'
 import { listOwnedRepositoryUids } from '../store/repositories.ts'
 import type { Database } from '../store/tables.ts'
 import { inTheNameOf } from './change.ts'
+import { furnishOrganization, HOSTED_RUNNER } from './furnishing.ts'
 import { removeInstallations } from './installations.ts'
 import { removeAppsOf } from './integrations.ts'
 import { removeSecrets } from './owned-secrets.ts'
 import { removeRepositoryRow } from './repositories.ts'
 import { revokeAll } from './tokens.ts'
 
-const LOGIN = /^[A-Za-z0-9](?:[A-Za-z0-9_]|-(?=[A-Za-z0-9_])){0,38}$/
-
 function requireLogin(login: string, field: string): void {
   if (LOGIN.test(login)) return
-  throw new InvalidInput('Validation Failed', [
-    {
-      field,
-      code: 'invalid',
-      message:
-        `${field} may only contain letters, digits, underscores and single hyphens, cannot begin or end ` +
-        'with a hyphen, and is 39 characters at most'
-    }
-  ])
+  throw new InvalidInput('Validation Failed', [{ field, code: 'invalid', message: `${field} ${LOGIN_RULE}` }])
 }
 
 export interface NewAccount {
@@ -100,10 +92,22 @@ export async function createOrganization(
         { field: 'admin', code: 'invalid', message: 'admin is not the login of a user' }
       ])
     }
-    const organization = await insert(tx, principal, 'organization', account)
-    await upsertMembership(tx, organization.id, owner.id, 'admin')
-    return organization
+    return await createOrganizationRow(tx, principal, account, owner, HOSTED_RUNNER)
   }).catch(loginTaken)
+}
+
+/** An organization of a valid login with its first owner and what every one has, in a transaction that does more. */
+export async function createOrganizationRow(
+  tx: Transaction<Database>,
+  principal: Principal,
+  account: NewAccount,
+  owner: Pick<Account, 'id'>,
+  runnerName: string
+): Promise<Account> {
+  const organization = await insert(tx, principal, 'organization', account)
+  await upsertMembership(tx, organization.id, owner.id, 'admin')
+  await furnishOrganization(tx, principal, organization, runnerName)
+  return organization
 }
 
 /**
@@ -126,8 +130,8 @@ export async function removeUser(
 }
 
 /**
- * Removes an organization with its memberships, its Apps and what is installed on it, its secrets, its repositories
- * and theirs; its members stay users.
+ * Removes an organization with its memberships, its Apps and what is installed on it, the tokens of its runners and
+ * of whoever else acts for itself in it, its secrets, its repositories and theirs; its members stay users.
  *
  * @returns the hashes of the revoked tokens, as caches hold them
  */
@@ -136,9 +140,11 @@ export async function removeOrganization(
   principal: Principal,
   organization: Pick<Account, 'id' | 'uid' | 'login'>
 ): Promise<string[]> {
-  return await inTheNameOf(db, principal, (tx) =>
-    removeAccount(tx, principal, { ...organization, kind: 'organization' })
-  )
+  return await inTheNameOf(db, principal, async (tx) => {
+    const revoked = await revokeAll(tx, principal, organization)
+    revoked.push(...(await removeAccount(tx, principal, { ...organization, kind: 'organization' })))
+    return revoked
+  })
 }
 
 /**

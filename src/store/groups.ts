@@ -1,4 +1,4 @@
-import type { Kysely } from 'kysely'
+import type { Kysely, Transaction } from 'kysely'
 import type { Database } from './tables.ts'
 
 export interface Group {
@@ -18,4 +18,11 @@ export async function findGroup(
     .where('organization_id', '=', organizationId)
     .where('uid', '=', groupUid)
     .executeTakeFirst()
+}
+
+export async function insertGroup(
+  tx: Transaction<Database>,
+  values: { organization_id: number; name: string; description: string; everyone: boolean }
+): Promise<{ id: number; uid: string }> {
+  return await tx.insertInto('groups').values(values).returning(['id', 'uid']).executeTakeFirstOrThrow()
 }
