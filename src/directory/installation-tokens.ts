@@ -58,7 +58,7 @@ export async function mintToken(
     const granted = narrowedPermissions(locked.permissions, permissions)
     const given = names && (await findGivenRepositories(tx, installation_id, askable(names)))
     const repositories = names && requireGiven(names, given!)
-    await deleteExpiredTokens(tx, installation_id, CLEARED_AT_A_TIME)
+    await deleteExpiredTokens(tx, { installationId: installation_id }, CLEARED_AT_A_TIME)
     const { id, expires_at } = await insertToken(tx, {
       hash: hashToken(token),
       kind: 'installation',

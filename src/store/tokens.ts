@@ -238,6 +238,12 @@ export async function deleteTokensOfAccount(
     .execute()
 }
 
+/** All tokens of a runner; gives the hashes, for the caches. */
+export async function deleteTokensOfRunner(tx: Transaction<Database>, runnerId: number): Promise<Buffer[]> {
+  const rows = await tx.deleteFrom('tokens').where('runner_id', '=', runnerId).returning('hash').execute()
+  return rows.map(({ hash }) => hash)
+}
+
 /** Of the tokens of installations that are still valid: what caches may hold. */
 export async function listTokenHashes(
   tx: Transaction<Database>,
@@ -252,14 +258,16 @@ export async function listTokenHashes(
   return rows.map(({ hash }) => hash)
 }
 
-/** Some of the installation's tokens that nothing can be done with any more, so that they do not pile up. */
+/** Some of the bearer's tokens that nothing can be done with any more, so that they do not pile up. */
 export async function deleteExpiredTokens(
   tx: Transaction<Database>,
-  installationId: number,
+  bearer: { installationId: number } | { runnerId: number },
   atMost: number
 ): Promise<void> {
+  const [column, id] =
+    'runnerId' in bearer ? ['runner_id', bearer.runnerId] : ['installation_id', bearer.installationId]
   await sql`delete from tokens where id in (
-    select id from tokens where installation_id = ${installationId}::bigint and expires_at < now()
+    select id from tokens where ${sql.ref(column)} = ${id}::bigint and expires_at < now()
     order by expires_at limit ${atMost}::bigint for update skip locked)`.execute(tx)
 }
 

@@ -298,3 +298,8 @@ function regexOf(pattern: string): RegExp {
   }
   return regex
 }
+
+/** A list that narrows something down; an empty one does not. */
+export function some<T>(list: readonly T[] | undefined): readonly T[] | undefined {
+  return list && list.length > 0 ? list : undefined
+}

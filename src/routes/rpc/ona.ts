@@ -11,11 +11,15 @@ import type { Vault } from '../../secrets/vault.ts'
 import type { Database } from '../../store/tables.ts'
 import { decode, parseBody } from './decode.ts'
 import { denialOf } from './denials.ts'
+import { environmentService } from './environments.ts'
 import { answerUnknownEncoding, answerUnknownMethod, handleError } from './errors.ts'
 import { decorate, settleAccess, settleMessage } from './guard.ts'
+import { identityService } from './identity.ts'
 import { type Method, pathOf, type Service } from './method.ts'
 import { Pages } from './pagination.ts'
 import { projectService } from './projects.ts'
+import { runnerConfigurationService } from './runner-configurations.ts'
+import { runnerService } from './runners.ts'
 import { secretService } from './secrets.ts'
 
 export interface OnaDependencies {
@@ -33,7 +37,14 @@ export interface OnaDependencies {
 
 /** All that is served, in the order in which it is documented. */
 export function onaServices(dependencies: OnaDependencies): Service[] {
-  return [secretService(dependencies), projectService(dependencies)]
+  return [
+    secretService(dependencies),
+    projectService(dependencies),
+    environmentService(dependencies),
+    runnerService(dependencies),
+    runnerConfigurationService(dependencies),
+    identityService(dependencies)
+  ]
 }
 
 const PROTOBUF = /^application\/(?:connect\+)?proto\b/

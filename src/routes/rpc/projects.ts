@@ -16,6 +16,7 @@ import {
   listProjects,
   type ProjectFacts
 } from '../../store/projects.ts'
+import { some } from './decode.ts'
 import { type Call, method, type Service } from './method.ts'
 import type { OnaDependencies } from './ona.ts'
 import { PaginationRequest, PaginationResponse } from './pagination.ts'
@@ -81,11 +82,6 @@ function failure(name: string, member: 'name' | 'projectId') {
     [member]: Text(),
     error: Text()
   })
-}
-
-/** Some of the list, or all. */
-function some<T>(list: readonly T[] | undefined): readonly T[] | undefined {
-  return list && list.length > 0 ? list : undefined
 }
 
 function filterOf(input: Static<typeof ListProjectsRequest>) {
