@@ -38,6 +38,8 @@ export interface Config {
   readonly tokenDefaultDays: number
   readonly tokenMaxDays: number
   readonly adminLogin: string
+  /** the login of the first administrator's organization */
+  readonly organization: string
   /** where the operator put the first token, for the lines that are printed */
   readonly adminTokenFile: string | undefined
 }
@@ -66,6 +68,12 @@ export type Environment = Readonly<Record<string, string | undefined>>
 
 /** The administrator's own token for an unattended first start; the form of Coffer's own does not bind it. */
 export const OPERATOR_TOKEN = /^[A-Za-z0-9_-]{32,255}$/
+
+/** What accounts may be called. */
+export const LOGIN = /^[A-Za-z0-9](?:[A-Za-z0-9_]|-(?=[A-Za-z0-9_])){0,38}$/
+export const LOGIN_RULE =
+  'may only contain letters, digits, underscores and single hyphens, cannot begin or end with a hyphen, ' +
+  'and is 39 characters at most'
 
 const LOG_LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']
 export const DEFAULT_MASTER_KEY = path.join('keys', 'master.key')
@@ -115,6 +123,13 @@ class Reader {
     const text = this.text(name)
     if (text === undefined || allowed.includes(text)) return text ?? fallback
     this.problems.push(`${name} must be one of ${allowed.join(', ')}`)
+    return fallback
+  }
+
+  login(name: string, fallback: string): string {
+    const text = this.text(name)
+    if (text === undefined || LOGIN.test(text)) return text ?? fallback
+    this.problems.push(`${name} ${LOGIN_RULE}`)
     return fallback
   }
 
@@ -267,7 +282,8 @@ export function loadConfig(environment: Environment): { config: Config; secrets:
     keyGraceSeconds: reader.integer('COFFER_KEY_GRACE_HOURS', 24, 0, 8760) * 3600,
     tokenDefaultDays: reader.integer('COFFER_TOKEN_DEFAULT_DAYS', 90, 1, 3650),
     tokenMaxDays: reader.integer('COFFER_TOKEN_MAX_DAYS', 366, 1, 3650),
-    adminLogin: reader.text('COFFER_ADMIN_LOGIN') ?? 'admin',
+    adminLogin: reader.login('COFFER_ADMIN_LOGIN', 'admin'),
+    organization: reader.login('COFFER_ORGANIZATION', 'coffer'),
     adminTokenFile: reader.text('COFFER_ADMIN_TOKEN_FILE')
   }
   const secrets: Secrets = {

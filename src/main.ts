@@ -287,7 +287,7 @@ async function welcome(
   print(`Coffer ${VERSION} serves ${url}   (API also below ${url}/api/v3, documentation at ${url}/docs)`)
   if (folder) print(`Database: ${folder}   Master key and passwords: ${path.join(config.dataDir, 'keys')}`)
   if (admin) {
-    const { login, generated } = admin
+    const { login, organization, generated } = admin
     const { adminTokenFile } = config
     let token = adminTokenFile ? `$(cat ${shellQuote(adminTokenFile)})` : '$COFFER_ADMIN_TOKEN'
     print('')
@@ -308,6 +308,7 @@ async function welcome(
     } else {
       print(`The administrator is ${login}, with the token from COFFER_ADMIN_TOKEN.`)
     }
+    print(`It owns the organization ${organization}.`)
     print(`A lost token is replaced with: npx coffer admin token create ${login} --scopes all --offline`)
     print('The server must be stopped for that.')
     print('')

@@ -67,7 +67,7 @@ export class Authenticator {
     if (token === undefined) throw new Unauthenticated(false)
     const actor = isWellFormedToken(token) ? await this.#find(hashToken(token)) : undefined
     if (actor) return actor
-    throw await this.#refusal(address, new Unauthenticated(true))
+    throw await this.refusal(address, new Unauthenticated(true))
   }
 
   /**
@@ -85,7 +85,7 @@ export class Authenticator {
       return await this.#findIntegration(jwt)
     } catch (error) {
       const invalid = error instanceof Unauthenticated || error instanceof NotFound
-      throw invalid ? await this.#refusal(address, error) : error
+      throw invalid ? await this.refusal(address, error) : error
     }
   }
 
@@ -97,8 +97,8 @@ export class Authenticator {
     throw new Unauthenticated(true, NOT_DECODED)
   }
 
-  /** Counts a failed login, and says how it is answered. */
-  async #refusal(address: string | undefined, error: CofferError): Promise<CofferError> {
+  /** Counts a failed login, with whatever kind of credentials, and gives the error that it is answered with. */
+  async refusal(address: string | undefined, error: CofferError): Promise<CofferError> {
     this.#events.onFailure()
     const retryAfterSeconds = await this.#failedLogins.record(address)
     return retryAfterSeconds ? new TooManyFailedLogins(retryAfterSeconds) : error

@@ -29,9 +29,11 @@ export function makeToken(kind: TokenKind): string {
   return makeSecret(TOKEN_KINDS[kind].prefix)
 }
 
+const EXCHANGE_PREFIX = 'coffer_rex_'
+
 /** What a runner gets its token for, once. */
 export function makeExchangeToken(): string {
-  return makeSecret('coffer_rex_')
+  return makeSecret(EXCHANGE_PREFIX)
 }
 
 function makeSecret(prefix: string): string {
@@ -41,9 +43,17 @@ function makeSecret(prefix: string): string {
 
 /** Whether a token can be one at all; what has the form of Coffer's own needs the right checksum. */
 export function isWellFormedToken(token: string): boolean {
-  if (!MADE_HERE.test(token)) return OPERATOR_TOKEN.test(token)
+  return MADE_HERE.test(token) ? hasChecksum(token) : OPERATOR_TOKEN.test(token)
+}
+
+function hasChecksum(token: string): boolean {
   const end = token.length - CHECKSUM_LENGTH
   return checksum(token.slice(0, end)) === token.slice(end)
+}
+
+/** Whether a text can be an exchange token at all. */
+export function isExchangeToken(text: string): boolean {
+  return text.startsWith(EXCHANGE_PREFIX) && MADE_HERE.test(text) && hasChecksum(text)
 }
 
 /** What is stored of a token: SHA-256, enough for 256 random bits. */

@@ -1,4 +1,5 @@
 import type { Kysely, Transaction } from 'kysely'
+import { LOGIN, LOGIN_RULE } from '../config.ts'
 import { InvalidInput, NotFound } from '../errors.ts'
 import {
   type Account,
@@ -11,13 +12,13 @@ import {
 } from '../store/accounts.ts'
 import { insertAuditEvents, type Principal } from '../store/audit.ts'
 import { isUniqueViolation } from '../store/database.ts'
-import { insertGroup } from '../store/groups.ts'
 import { upsertMembership } from '../store/organizations.ts'
 import { lockProjectsOf } from '../store/projects.ts'
 import { listOwnedRepositoryUids } from '../store/repositories.ts'
 import { lockServiceAccountsOf } from '../store/service-accounts.ts'
 import type { Database } from '../store/tables.ts'
 import { inTheNameOf } from './change.ts'
+import { furnishOrganization, HOSTED_RUNNER } from './furnishing.ts'
 import { removeInstallations } from './installations.ts'
 import { removeAppsOf } from './integrations.ts'
 import { removeProjectRow } from './owned-projects.ts'
@@ -26,19 +27,9 @@ import { removeRepositoryRow } from './repositories.ts'
 import { removeServiceAccountRow } from './service-accounts.ts'
 import { revokeAll, revokeTokens } from './tokens.ts'
 
-const LOGIN = /^[A-Za-z0-9](?:[A-Za-z0-9_]|-(?=[A-Za-z0-9_])){0,38}$/
-
 function requireLogin(login: string, field: string): void {
   if (LOGIN.test(login)) return
-  throw new InvalidInput('Validation Failed', [
-    {
-      field,
-      code: 'invalid',
-      message:
-        `${field} may only contain letters, digits, underscores and single hyphens, cannot begin or end ` +
-        'with a hyphen, and is 39 characters at most'
-    }
-  ])
+  throw new InvalidInput('Validation Failed', [{ field, code: 'invalid', message: `${field} ${LOGIN_RULE}` }])
 }
 
 export interface NewAccount {
@@ -99,16 +90,6 @@ export async function createUser(
   return await inTheNameOf(db, principal, (tx) => createUserRow(tx, principal, account)).catch(loginTaken)
 }
 
-/** What an organization has from its beginning. */
-async function furnish(tx: Transaction<Database>, organization: Pick<Account, 'id'>): Promise<void> {
-  await insertGroup(tx, {
-    organization_id: organization.id,
-    name: 'everyone',
-    description: 'All members and service accounts of the organization',
-    everyone: true
-  })
-}
-
 /** A new organization with its first owner. */
 export async function createOrganization(
   db: Kysely<Database>,
@@ -123,11 +104,22 @@ export async function createOrganization(
         { field: 'admin', code: 'invalid', message: 'admin is not the login of a user' }
       ])
     }
-    const organization = await insert(tx, principal, 'organization', account)
-    await upsertMembership(tx, organization.id, owner.id, 'admin')
-    await furnish(tx, organization)
-    return organization
+    return await createOrganizationRow(tx, principal, account, owner, HOSTED_RUNNER)
   }).catch(loginTaken)
+}
+
+/** An organization of a valid login with its first owner and what every one has, in a transaction that does more. */
+export async function createOrganizationRow(
+  tx: Transaction<Database>,
+  principal: Principal,
+  account: NewAccount,
+  owner: Pick<Account, 'id'>,
+  runnerName: string
+): Promise<Account> {
+  const organization = await insert(tx, principal, 'organization', account)
+  await upsertMembership(tx, organization.id, owner.id, 'admin')
+  await furnishOrganization(tx, principal, organization, runnerName)
+  return organization
 }
 
 const MAX_LOGIN_LENGTH = 39

@@ -85,6 +85,25 @@ export async function changeMembershipRole(
   })
 }
 
+/** Makes a user an owner, in a transaction that does more. */
+export async function addOwner(
+  tx: Transaction<Database>,
+  principal: Principal,
+  organization: Organization,
+  { id, uid, login }: Account
+): Promise<void> {
+  await upsertMembership(tx, organization.id, id, 'admin')
+  await insertAuditEvents(tx, [
+    {
+      streamUid: organization.uid,
+      principal,
+      action: 'membership.set.admin',
+      subjectUid: uid,
+      name: login
+    }
+  ])
+}
+
 /**
  * Ends a membership, with the roles on the organization's repositories and the place in its groups; throws `NotFound`
  * when there is none.

@@ -281,6 +281,12 @@ export async function deleteTokens(tx: Transaction<Database>, tokens: TokensOf):
   }
 }
 
+/** All tokens of a runner; gives the hashes, for the caches. */
+export async function deleteTokensOfRunner(tx: Transaction<Database>, runnerId: number): Promise<Buffer[]> {
+  const rows = await tx.deleteFrom('tokens').where('runner_id', '=', runnerId).returning('hash').execute()
+  return rows.map(({ hash }) => hash)
+}
+
 /** Of the tokens of installations that are still valid: what caches may hold. */
 export async function listTokenHashes(
   tx: Transaction<Database>,
@@ -298,15 +304,17 @@ export async function listTokenHashes(
 /** Some of the tokens of a bearer that nothing can be done with any more, so that they do not pile up. */
 export async function deleteExpiredTokens(
   tx: Transaction<Database>,
-  bearer: { installationId: number } | { serviceAccountId: number },
+  bearer: { installationId: number } | { serviceAccountId: number } | { runnerId: number },
   atMost: number
 ): Promise<void> {
-  const whose =
+  const [column, id] =
     'installationId' in bearer
-      ? sql`installation_id = ${bearer.installationId}::bigint`
-      : sql`service_account_id = ${bearer.serviceAccountId}::bigint`
+      ? ['installation_id', bearer.installationId]
+      : 'runnerId' in bearer
+        ? ['runner_id', bearer.runnerId]
+        : ['service_account_id', bearer.serviceAccountId]
   await sql`delete from tokens where id in (
-    select id from tokens where ${whose} and expires_at < now()
+    select id from tokens where ${sql.ref(column)} = ${id}::bigint and expires_at < now()
     order by expires_at limit ${atMost}::bigint for update skip locked)`.execute(tx)
 }
 

@@ -203,7 +203,7 @@ t.test('a backup beside a server under load is one moment, and brings everything
     instance: String,
     migrations: KNOWN_MIGRATIONS,
     master_keys: [fingerprint],
-    rows: { accounts: 1, secrets: WRITERS * NAMES_PER_WRITER }
+    rows: { accounts: 2, runners: 1, secrets: WRITERS * NAMES_PER_WRITER }
   })
   t.equal(
     createHash('sha256')

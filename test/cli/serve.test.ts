@@ -75,6 +75,11 @@ t.test('a cold start in an awkward folder; what it prints works; a killed one is
     const curl = await run(['/bin/sh', '-c', lines.find((line) => line.startsWith('curl '))!], folder)
     t.equal(curl.code, 0)
     t.match(JSON.parse(curl.stdout), { login: 'admin' })
+    const toOna = lines.find((line) => line.startsWith('curl -X POST '))!
+    t.ok(toOna.endsWith(`${server.url}/api/gitpod.v1.IdentityService/GetAuthenticatedIdentity`))
+    const ona = await run(['/bin/sh', '-c', toOna], folder)
+    t.equal(ona.code, 0)
+    t.type(JSON.parse(ona.stdout), 'object')
   }
   if (has('gh')) {
     const gh = await run(['/bin/sh', '-c', lines.find((line) => line.startsWith('GH_CONFIG_DIR='))!], folder)
@@ -157,6 +162,7 @@ t.test('the operator decides the first administrator; a pooler needs no prepared
   const first = await startServer(t, folder, {
     ...variables,
     COFFER_ADMIN_LOGIN: 'boss',
+    COFFER_ORGANIZATION: 'builders',
     COFFER_ADMIN_TOKEN_FILE: tokenFile,
     COFFER_DATABASE_PREPARE: 'off',
     COFFER_SOCKET: 'off'
@@ -170,6 +176,7 @@ t.test('the operator decides the first administrator; a pooler needs no prepared
   t.equal(created.status, 201, 'with every scope')
   t.notMatch(first.output(), given)
   t.match(first.output(), 'The administrator is boss, with the token from COFFER_ADMIN_TOKEN')
+  t.match(first.output(), 'It owns the organization builders.')
   t.equal(first.socket, undefined)
   t.notMatch(first.output(), /GH_CONFIG_DIR/, 'without a socket gh is not offered')
   t.equal(await first.stop(), 0)
@@ -178,6 +185,7 @@ t.test('the operator decides the first administrator; a pooler needs no prepared
   const later = await startServer(t, folder, {
     ...variables,
     COFFER_ADMIN_LOGIN: 'other',
+    COFFER_ORGANIZATION: 'other',
     COFFER_ADMIN_TOKEN: another
   })
   t.equal(
@@ -189,6 +197,7 @@ t.test('the operator decides the first administrator; a pooler needs no prepared
   t.notMatch(later.output(), another)
   t.strictSame(await db.selectFrom('accounts').select('login').orderBy('id').execute(), [
     { login: 'boss' },
+    { login: 'builders' },
     { login: 'mona' }
   ])
   t.equal(await later.stop(), 0)

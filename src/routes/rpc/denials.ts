@@ -14,7 +14,7 @@ export function denialOf(error: unknown, request: FastifyRequest): Denial | unde
     const anonymous = { kind: 'anonymous', uid: null, tokenId: null, issuedByUid: null } as const
     return { ...common, action: 'login.failed', principal: { ...anonymous, requestId: request.id } }
   }
-  if (!call || !(error instanceof Forbidden || error instanceof NotFound)) return undefined
+  if (!call?.actor || !(error instanceof Forbidden || error instanceof NotFound)) return undefined
   const { principal, actor } = call
   const organization = error instanceof Forbidden ? (call.organization ?? call.project) : undefined
   // Who is no account has no stream of its own: that of the instance.

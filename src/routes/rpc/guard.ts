@@ -37,11 +37,16 @@ const READ_ONLY = 'This token only reads.'
 
 /**
  * Who asks, and whether the token and the role in the organization allow it: settled before a message is read. What
- * depends on the message follows in `settleMessage`.
+ * depends on the message follows in `settleMessage`. A method that is open to all asks for no token, and looks at none.
  */
 export function settleAccess(dependencies: GuardDependencies, method: Method) {
   const rule: AccessRule = ACCESS[method.access]
   return async (request: FastifyRequest): Promise<void> => {
+    if (rule.on === 'nobody') {
+      await dependencies.rateLimits?.count(addressSubject(request.ip), 'core')
+      request.call = { http: request } as Call
+      return
+    }
     const actor = await authenticate(dependencies, request)
     const acting = { tokenId: actor.token.id, actorId: actor.accountId }
     const principal = principalOf(actor, request.id) as TokenPrincipal

@@ -3,13 +3,15 @@ import { method, type Service } from './method.ts'
 import type { OnaDependencies } from './ona.ts'
 import { compact, Subject, subject } from './present.ts'
 import { Message, Text, Uuid } from './schema.ts'
+import { exchangeMethods } from './token-exchange.ts'
 
-// Who a token stands for: every kind of them has one.
+// Who a token stands for: every kind of them has one; and how runners get theirs.
 
-export function identityService({ db }: OnaDependencies): Service {
+export function identityService(dependencies: OnaDependencies): Service {
+  const { db } = dependencies
   return {
     name: 'IdentityService',
-    description: 'Who a token stands for',
+    description: 'Who a token stands for, and how runners get theirs',
     methods: [
       method({
         name: 'GetAuthenticatedIdentity',
@@ -30,7 +32,8 @@ export function identityService({ db }: OnaDependencies): Service {
             organizationTier: organization && 'ORGANIZATION_TIER_ENTERPRISE'
           })
         }
-      })
+      }),
+      ...exchangeMethods(dependencies)
     ]
   }
 }

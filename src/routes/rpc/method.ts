@@ -7,7 +7,7 @@ import type { Acting } from '../../store/acting.ts'
 import type { OrganizationFacts } from '../../store/organizations.ts'
 import type { ProjectFacts } from '../../store/projects.ts'
 
-/** What a handler knows of the request besides its message. */
+/** What a handler knows of the request besides its message; where no token is asked for, it is `http` alone. */
 export interface Call {
   actor: Actor
   acting: Acting

@@ -11,6 +11,7 @@ import type { Vault } from '../../secrets/vault.ts'
 import type { Database } from '../../store/tables.ts'
 import { decode, parseBody } from './decode.ts'
 import { denialOf } from './denials.ts'
+import { environmentService } from './environments.ts'
 import { answerUnknownEncoding, answerUnknownMethod, handleError } from './errors.ts'
 import { groupService } from './groups.ts'
 import { countAnybody, decorate, settleAccess, settleMessage } from './guard.ts'
@@ -19,6 +20,8 @@ import { type Method, pathOf, type Service } from './method.ts'
 import { organizationService } from './organizations.ts'
 import { Pages } from './pagination.ts'
 import { projectService } from './projects.ts'
+import { runnerConfigurationService } from './runner-configurations.ts'
+import { runnerService } from './runners.ts'
 import { secretService } from './secrets.ts'
 import { serviceAccountService } from './service-accounts.ts'
 import { userService } from './users.ts'
@@ -45,7 +48,10 @@ export function onaServices(dependencies: OnaDependencies): Service[] {
     userService(dependencies),
     organizationService(dependencies),
     serviceAccountService(dependencies),
-    groupService(dependencies)
+    groupService(dependencies),
+    environmentService(dependencies),
+    runnerService(dependencies),
+    runnerConfigurationService(dependencies)
   ]
 }
 
