@@ -15,7 +15,7 @@ import type { TokenPrincipal } from '../../secrets/vault.ts'
 import { findActingOrganization } from '../../store/acting.ts'
 import { findProject } from '../../store/projects.ts'
 import type { Database } from '../../store/tables.ts'
-import type { Call, Method } from './method.ts'
+import type { Call, Method, StreamMethod } from './method.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -39,7 +39,7 @@ const READ_ONLY = 'This token only reads.'
  * Who asks, and whether the token and the role in the organization allow it: settled before a message is read. What
  * depends on the message follows in `settleMessage`.
  */
-export function settleAccess(dependencies: GuardDependencies, method: Method) {
+export function settleAccess(dependencies: GuardDependencies, method: Method | StreamMethod) {
   const rule: AccessRule = ACCESS[method.access]
   return async (request: FastifyRequest): Promise<void> => {
     const actor = await authenticate(dependencies, request)
@@ -79,7 +79,7 @@ async function settleOrganization(db: Kysely<Database>, call: Call, rule: Access
 /** What the message says it is about. */
 export async function settleMessage(
   { db }: GuardDependencies,
-  method: Method,
+  method: Method | StreamMethod,
   input: { projectId?: string },
   call: Call
 ): Promise<void> {

@@ -5,6 +5,7 @@ import { ACCESS } from '../../auth/access.ts'
 import type { Authenticator } from '../../auth/authenticate.ts'
 import type { RateLimits } from '../../auth/rate-limits.ts'
 import type { TokenLifetimes } from '../../directory/tokens.ts'
+import type { EventHub } from '../../events/hub.ts'
 import type { Keyring } from '../../keyring/index.ts'
 import type { Metrics } from '../../metrics.ts'
 import type { Vault } from '../../secrets/vault.ts'
@@ -12,8 +13,10 @@ import type { Database } from '../../store/tables.ts'
 import { decode, parseBody } from './decode.ts'
 import { denialOf } from './denials.ts'
 import { answerUnknownEncoding, answerUnknownMethod, handleError } from './errors.ts'
+import { eventService } from './events.ts'
 import { decorate, settleAccess, settleMessage } from './guard.ts'
-import { type Method, pathOf, type Service } from './method.ts'
+import { Lines } from './lines.ts'
+import { type Method, pathOf, type Service, type StreamMethod } from './method.ts'
 import { Pages } from './pagination.ts'
 import { projectService } from './projects.ts'
 import { secretService } from './secrets.ts'
@@ -28,12 +31,13 @@ export interface OnaDependencies {
   metrics: Metrics
   denials: Denials
   tokenLifetimes: TokenLifetimes
+  events: EventHub
   pages: Pages
 }
 
 /** All that is served, in the order in which it is documented. */
 export function onaServices(dependencies: OnaDependencies): Service[] {
-  return [secretService(dependencies), projectService(dependencies)]
+  return [secretService(dependencies), projectService(dependencies), eventService(dependencies)]
 }
 
 const PROTOBUF = /^application\/(?:connect\+)?proto\b/
@@ -73,12 +77,18 @@ export function onaApi(dependencies: Omit<OnaDependencies, 'pages'>): FastifyPlu
   }
 }
 
-function serve(app: FastifyInstance, dependencies: OnaDependencies, service: Service, method: Method): void {
+function serve(
+  app: FastifyInstance,
+  dependencies: OnaDependencies,
+  service: Service,
+  method: Method | StreamMethod
+): void {
   if (!ACCESS[method.access]) throw new Error(`${service.name}/${method.name} declares no access`)
   app.post<{ Body: Buffer | undefined }>(
     pathOf(service, method),
     {
       onRequest: settleAccess(dependencies, method),
+      config: { stream: method.stream === true },
       schema: {
         hide: true,
         operationId: `${service.name}/${method.name}`,
@@ -89,6 +99,11 @@ function serve(app: FastifyInstance, dependencies: OnaDependencies, service: Ser
       const call = request.call!
       const input = decode(method.request, parseBody(request.body ?? Buffer.alloc(0)))
       await settleMessage(dependencies, method, input, call)
+      if (method.stream) {
+        const begin = await method.open(input, call)
+        begin(new Lines(reply))
+        return reply
+      }
       reply.type('application/json')
       return await method.handle(input, call)
     }

@@ -36,6 +36,7 @@ import {
 } from './project-messages.ts'
 import { RunnerKind } from './runner-messages.ts'
 import { Bool, Empty, Enum, Int32, List, Message, required, Text, Uuid } from './schema.ts'
+import { readOrder, Sort } from './sort.ts'
 
 // Projects: what environments are made from. https://ona.com/docs/ona/projects/overview
 
@@ -61,10 +62,7 @@ const ListProjectsRequest = Message('ListProjectsRequest', {
     specRemoteUris: List(Text({ max: 2048 }), { max: 25 }),
     creatorIds: Ids
   }),
-  sort: Message('Sort', {
-    field: Text({ pattern: '^(id|popularity)?$', rule: 'must be id' }),
-    order: Enum('SORT_ORDER', { SORT_ORDER_ASC: 1, SORT_ORDER_DESC: 2 })
-  }),
+  sort: { ...Sort, description: 'By `id`; `popularity` is taken for it' },
   count: CountRequest
 })
 
@@ -172,7 +170,7 @@ export function projectService({ db, pages }: OnaDependencies): Service {
         async handle(input, call) {
           const page = pages.open<readonly [number]>(call, input)
           const filter = filterOf(input)
-          const descending = input.sort?.order === 'SORT_ORDER_DESC'
+          const descending = readOrder(input.sort, 'id', 'popularity') === 'desc'
           const found = await listProjects(db, call.acting, filter, {
             after: page.after?.[0],
             descending,
