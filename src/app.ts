@@ -19,7 +19,8 @@ import { Authenticator } from './auth/authenticate.ts'
 import { FailedLogins } from './auth/failed-logins.ts'
 import { type RateLimitSettings, RateLimits } from './auth/rate-limits.ts'
 import { DatabaseWindows, MemoryWindows } from './auth/windows.ts'
-import type { TokenLifetimes } from './directory/tokens.ts'
+import { TOKENS_CHANNEL, type TokenLifetimes } from './directory/tokens.ts'
+import { EVENTS_CHANNEL, EventHub } from './events/hub.ts'
 import type { Keyring } from './keyring/index.ts'
 import { describeError } from './logger.ts'
 import { Metrics } from './metrics.ts'
@@ -31,6 +32,7 @@ import { openApiOptions } from './routes/openapi.ts'
 import { handleOnaRouterError, ONA_PREFIX, onaApi } from './routes/rpc/ona.ts'
 import type { Limits } from './secrets/collection.ts'
 import type { Vault } from './secrets/vault.ts'
+import type { Handlers } from './store/listener.ts'
 import type { Database } from './store/tables.ts'
 import { VERSION } from './version.ts'
 
@@ -40,6 +42,8 @@ declare module 'fastify' {
     baseUrl(): string
     metrics: Metrics
     authenticator: Authenticator
+    /** what the database tells is for it; it leads it to the streams */
+    events: EventHub
   }
 }
 
@@ -58,6 +62,8 @@ export interface AppDependencies {
   trustedProxies?: readonly string[]
   tls?: { cert: Buffer; key: Buffer } | undefined
   isMetricsToken?: (token: string) => boolean
+  /** how often a stream of events has a sign of life; undefined: as clients need it */
+  eventKeepaliveMs?: number | undefined
 }
 
 const REQUEST_TIMEOUT_MS = 30_000
@@ -155,6 +161,14 @@ export async function buildApp(dependencies: AppDependencies): Promise<FastifyIn
     onTouchError: (error) => logger.debug({ err: describeError(error) }, 'last use of a token not recorded')
   })
   app.decorate('authenticator', authenticator)
+  const events = new EventHub(db, authenticator, {
+    ...(dependencies.eventKeepaliveMs !== undefined && { keepaliveMs: dependencies.eventKeepaliveMs }),
+    onStreams: (streams) => metrics.eventStreams(streams),
+    onError: (error) => logger.warn({ err: describeError(error) }, 'streams of events ended or not checked')
+  })
+  app.decorate('events', events)
+  // Streams would keep the server from closing.
+  app.addHook('preClose', async () => events.close())
   const denials = new Denials(db, { onUnlisted: (requests) => metrics.denialsUnlisted(requests) })
   app.addHook('onClose', () => denials.close())
 
@@ -170,7 +184,9 @@ export async function buildApp(dependencies: AppDependencies): Promise<FastifyIn
   app.addHook('onResponse', (request, reply, done) => {
     const route = request.routeOptions.url ?? 'unknown'
     const { elapsedTime } = reply
-    metrics.requestAnswered(request.method, route, reply.statusCode, elapsedTime / 1000)
+    // How long a stream was open is no time that answering took.
+    const streamed = request.routeOptions.config?.stream && reply.statusCode === 200
+    if (!streamed) metrics.requestAnswered(request.method, route, reply.statusCode, elapsedTime / 1000)
     logger.info(
       {
         reqId: request.id,
@@ -205,9 +221,20 @@ export async function buildApp(dependencies: AppDependencies): Promise<FastifyIn
     tokenLifetimes: dependencies.tokenLifetimes
   }
   await app.register(gitHubApi({ ...shared, version: VERSION }))
-  await app.register(onaApi(shared))
+  await app.register(onaApi({ ...shared, events }))
   await app.ready()
   return app
+}
+
+/** What an app does with what the database tells every server. */
+export function notificationHandlers(app: FastifyInstance): Handlers {
+  return {
+    [TOKENS_CHANNEL](hashes) {
+      app.authenticator.forget(hashes.split(','))
+      app.events.forget(hashes.split(','))
+    },
+    [EVENTS_CHANNEL]: (event) => app.events.receive(event)
+  }
 }
 
 function listeningUrl(app: FastifyInstance): string {

@@ -7,11 +7,10 @@ import path from 'node:path'
 import type { TlsOptions } from 'node:tls'
 import type { FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
-import { answerBrokenRequest, buildApp } from './app.ts'
+import { answerBrokenRequest, buildApp, notificationHandlers } from './app.ts'
 import { startAudit } from './audit/jobs.ts'
 import { hashToken } from './auth/token.ts'
 import type { Config, Secrets } from './config.ts'
-import { TOKENS_CHANNEL } from './directory/tokens.ts'
 import { RefusedToStart } from './errors.ts'
 import {
   ensureAdmin,
@@ -128,16 +127,21 @@ async function start(
   const listener = new Listener(
     store.direct,
     {
-      [TOKENS_CHANNEL]: (hashes) => app.authenticator.forget(hashes.split(',')),
+      ...notificationHandlers(app),
       [GENERATIONS_CHANNEL]: () => void keyRefresh.refreshQuietly()
     },
-    () => void keyRefresh.refreshQuietly()
+    () => {
+      void keyRefresh.refreshQuietly()
+      app.events.reset()
+    }
   )
   await listener.start()
   closers.push(() => listener.close())
 
   const socket = await listenOnSocket(config, app)
   if (socket) closers.push(socket.close)
+  // Before anything waits for connections that streams keep open.
+  closers.push(async () => app.events.close())
   await listen(app, config)
   const url = app.baseUrl()
   logger.info(

@@ -20,6 +20,7 @@ export class Metrics {
   readonly #auditFailures: Counter<'job'>
   readonly #auditDelay: Gauge
   readonly #auditCheckpoint: Gauge
+  readonly #eventStreams: Gauge
 
   constructor() {
     const registers = [this.registry]
@@ -99,6 +100,11 @@ export class Metrics {
       help: 'When this server has taken its last audit checkpoint.',
       registers
     })
+    this.#eventStreams = new Gauge({
+      name: 'coffer_event_streams',
+      help: 'Streams of events that are open.',
+      registers
+    })
   }
 
   /** Counted here and handed over when they are asked for: labels cost more than all else on a short request. */
@@ -144,6 +150,10 @@ export class Metrics {
 
   auditDelay(seconds: number): void {
     this.#auditDelay.set(seconds)
+  }
+
+  eventStreams(open: number): void {
+    this.#eventStreams.set(open)
   }
 
   auditCheckpointTaken(at: Date): void {

@@ -10,7 +10,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ['main.ts', 'first-start.ts', 'open.ts'],
   ['app.ts'],
   ['routes'],
-  ['projects', 'directory', 'secrets', 'auth', 'audit'],
+  ['projects', 'directory', 'secrets', 'auth', 'audit', 'events'],
   ['store', 'keyring'],
   ['apps.ts', 'errors.ts', 'config.ts', 'logger.ts', 'metrics.ts', 'version.ts']
 ]
@@ -22,6 +22,7 @@ const WITHIN_LAYER: Readonly<Record<string, readonly string[]>> = {
   projects: ['directory', 'secrets', 'auth'],
   directory: ['secrets', 'auth'],
   secrets: ['auth'],
+  events: ['auth'],
   'config.ts': ['errors.ts']
 }
 

@@ -5,7 +5,7 @@ import type { Response as LightMyRequestResponse } from 'light-my-request'
 import pg from 'pg'
 import type { Test } from 'tap'
 import sealedBox from 'tweetnacl-sealedbox-js'
-import { buildApp } from '../src/app.ts'
+import { buildApp, notificationHandlers } from '../src/app.ts'
 import type { App, CollectionKind } from '../src/apps.ts'
 import type { RateLimitSettings } from '../src/auth/rate-limits.ts'
 import { SCOPES } from '../src/auth/scopes.ts'
@@ -21,6 +21,7 @@ import { reveal, type Vault } from '../src/secrets/vault.ts'
 import { type Account, findAccount } from '../src/store/accounts.ts'
 import type { Principal } from '../src/store/audit.ts'
 import { openDatabase } from '../src/store/database.ts'
+import { Listener } from '../src/store/listener.ts'
 import { findRepository } from '../src/store/repositories.ts'
 import type { Database, OrganizationRole, RepositoryRole } from '../src/store/tables.ts'
 
@@ -111,6 +112,15 @@ export interface TestServerOptions {
   tls?: { cert: Buffer; key: Buffer }
   rateLimits?: RateLimitSettings
   tokenLifetimes?: TokenLifetimes
+  /** hears what the database tells */
+  events?: boolean
+  eventKeepaliveMs?: number
+}
+
+async function listenFor(t: Test, app: FastifyInstance, databaseUrl: string): Promise<void> {
+  const listener = new Listener(databaseUrl, notificationHandlers(app), () => app.events.reset())
+  await listener.start()
+  t.teardown(() => listener.close())
 }
 
 export async function startTestServer(t: Test, options: TestServerOptions = {}): Promise<TestServer> {
@@ -131,9 +141,11 @@ export async function startTestServer(t: Test, options: TestServerOptions = {}):
     publicUrl: options.publicUrl === null ? undefined : (options.publicUrl ?? 'http://coffer.test'),
     ...(options.trustedProxies && { trustedProxies: options.trustedProxies }),
     ...(options.tls && { tls: options.tls }),
-    rateLimits: options.rateLimits
+    rateLimits: options.rateLimits,
+    eventKeepaliveMs: options.eventKeepaliveMs
   })
   t.teardown(() => app.close())
+  if (options.events) await listenFor(t, app, databaseUrl)
 
   const account = await createUser(db, SYSTEM, { login: 'root', siteAdmin: true })
   const vault: Vault = { db, keyring, limits, reloadGenerations }
@@ -182,7 +194,7 @@ export async function startTestServer(t: Test, options: TestServerOptions = {}):
 export async function startSecondNode(
   t: Test,
   { databaseUrl, keyring, vault }: TestServer,
-  options: Pick<TestServerOptions, 'rateLimits'> = {}
+  options: Pick<TestServerOptions, 'rateLimits' | 'events'> = {}
 ): Promise<FastifyInstance> {
   const db = openDatabase({ connection: databaseUrl, poolSize: 10, prepare: true })
   const app = await buildApp({
@@ -199,6 +211,7 @@ export async function startSecondNode(
     await app.close()
     await db.destroy()
   })
+  if (options.events) await listenFor(t, app, databaseUrl)
   return app
 }
 

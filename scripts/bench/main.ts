@@ -5,6 +5,7 @@ import { parseArgs } from 'node:util'
 import { AUDIT_PAGE, AUDIT_SEARCH, addAuditRecords, FEW_RECORDS, MANY_RECORDS } from './audit.ts'
 import { benchBoxes } from './boxes.ts'
 import { addCollections, MANY_COLLECTIONS } from './collections.ts'
+import { benchEvents, EVENT_MS_BAR, type EventFigures, STREAMS, STREAMS_MIB_BAR } from './events.ts'
 import { drive, type Measured, median, type Request } from './load.ts'
 import { readMemory, type Subject, startCoffer, startFloor } from './server.ts'
 import {
@@ -29,7 +30,7 @@ const HELP = `npm run bench -- [--seconds N] [--rounds N] [--connections 1,10,50
   --seconds N       how long each measurement lasts (default 2)
   --rounds N        how often server and floor are measured in turn; medians count (default 3)
   --connections L   how many connections, separated by commas (default 1,10,50)
-  --only NAME       operations whose name contains this
+  --only NAME       operations whose name contains this; events: the streams of events and nothing else
   --json FILE       where the figures go, too
 `
 
@@ -313,6 +314,19 @@ function printRatios(
   }
 }
 
+function printEvents({ memoryMib, medianMs, slowestMs }: EventFigures): void {
+  if (memoryMib !== undefined) {
+    console.log(
+      `memory of ${STREAMS} streams of events: ${memoryMib.toFixed(0)} MiB < ${STREAMS_MIB_BAR} ` +
+        verdict(memoryMib < STREAMS_MIB_BAR)
+    )
+  }
+  console.log(
+    `a change until the last of ${STREAMS} streams has it: median ${medianMs.toFixed(0)} ms, slowest ` +
+      `${slowestMs.toFixed(0)} ms ≤ ${EVENT_MS_BAR} ${verdict(slowestMs <= EVENT_MS_BAR)}`
+  )
+}
+
 async function main(): Promise<void> {
   if (options.help) {
     console.log(HELP)
@@ -320,18 +334,25 @@ async function main(): Promise<void> {
   }
   const home = await mkdtemp(path.join(os.tmpdir(), 'coffer-bench-'))
   try {
+    if (options.only === 'events') {
+      printEvents(await benchEvents(home))
+      return
+    }
     const operations = await benchServer(path.join(home, 'data'))
     const boxes = await benchBoxes()
     const collections = options.only === '' ? await benchCollections(home) : undefined
     const audit = 'audit'.includes(options.only) ? await benchAudit(home) : undefined
     printRatios(operations, boxes, collections, audit)
+    const events = options.only === '' ? await benchEvents(home) : undefined
+    if (events) printEvents(events)
     const figures = {
       node: process.version,
       cpus: os.cpus().length,
       ...operations,
       boxes,
       collections,
-      audit
+      audit,
+      events
     }
     if (options.json) await writeFile(options.json, `${JSON.stringify(figures, null, 2)}\n`)
     else console.log(`\n${JSON.stringify(figures)}`)

@@ -19,7 +19,14 @@ const WINDOWS = 8
 export interface LogRequest {
   /** the log of one account; undefined: of the whole instance */
   streamUid?: string
-  filter: AuditFilter
+  /** a search by names */
+  filter?: AuditFilter
+  /** what else must hold */
+  conditions?: LogConditions
+  /** inclusive; that of the filter counts instead */
+  since?: Date
+  /** exclusive; that of the filter counts instead */
+  until?: Date
   /** newest first, or oldest first */
   order: 'desc' | 'asc'
   limit: number
@@ -53,8 +60,8 @@ export async function readLog(db: Kysely<Database>, request: LogRequest): Promis
   const backwards = cursor?.side === 'before'
   if (!plan) return { events: [], next: undefined, previous: undefined }
   const { found, rest } = await search(db, plan, {
-    since: filter.since,
-    until: filter.until,
+    since: filter?.since ?? request.since,
+    until: filter?.until ?? request.until,
     from: cursor?.position,
     direction: (order === 'asc') === backwards ? 'desc' : 'asc',
     limit
@@ -95,23 +102,28 @@ async function search(
 }
 
 /** Which index to use, and what else must hold; undefined when nothing can match. */
-async function planOf(db: Kysely<Database>, { streamUid, filter }: LogRequest): Promise<Plan | undefined> {
-  const conditions: LogConditions = {
+async function planOf(db: Kysely<Database>, request: LogRequest): Promise<Plan | undefined> {
+  const { streamUid, filter } = request
+  const conditions = { ...(filter && (await conditionsOf(db, filter))), ...request.conditions }
+  if (streamUid !== undefined) {
+    const { any, none = [] } = conditions.streamUids ?? {}
+    const visible = (!any || any.includes(streamUid)) && !none.includes(streamUid)
+    conditions.streamUids = { any: visible ? [streamUid] : [] }
+  }
+  const lists = Object.values(conditions) as ({ any?: readonly unknown[] } | undefined)[]
+  if (lists.some((bounds) => bounds?.any?.length === 0)) return undefined
+  const driver = driverOf(conditions)
+  return { driver, conditions, exact: isCovered(driver, conditions) }
+}
+
+async function conditionsOf(db: Kysely<Database>, filter: AuditFilter): Promise<LogConditions> {
+  return {
     actorUids: await boundsOf(filter.actor, (logins) => findAccountUids(db, logins)),
     repositoryUids: await boundsOf(filter.repo, (names) => findRepositories(db, names)),
     streamUids: await boundsOf(filter.org, (logins) => findAccountUids(db, logins)),
     actions: await boundsOf(filter.action, async (names) => names.map((name) => name.replace(/\.\*$/, '.'))),
     outcomes: await boundsOf(filter.outcome, async (outcomes) => outcomes)
   }
-  if (streamUid !== undefined) {
-    const { any, none = [] } = conditions.streamUids ?? {}
-    const visible = (!any || any.includes(streamUid)) && !none.includes(streamUid)
-    conditions.streamUids = { any: visible ? [streamUid] : [] }
-  }
-  const lists = Object.values(conditions) as ({ any?: readonly string[] } | undefined)[]
-  if (lists.some((bounds) => bounds?.any?.length === 0)) return undefined
-  const driver = driverOf(conditions)
-  return { driver, conditions, exact: isCovered(driver, conditions) }
 }
 
 async function boundsOf(
@@ -152,7 +164,8 @@ function isCovered(driver: Driver, conditions: LogConditions): boolean {
     actor: ['actorUids'],
     stream: ['streamUids'],
     action: ['streamUids', 'actions'],
-    time: []
+    time: [],
+    number: []
   }
   return (Object.entries(conditions) as [keyof LogConditions, { any?: unknown; none?: unknown }][]).every(
     ([name, { any, none }]) => none === undefined && (any === undefined || covered[driver.by].includes(name))

@@ -91,6 +91,8 @@ const WRITES_ORGANIZATION = {
 const ONA_ACCESS = {
   /** what depends on whose the secret is, which the method asks for itself */
   secret: { on: 'token', scopes: [] },
+  /** what depends on what is watched, which the method asks for itself */
+  events: { on: 'token', scopes: [] },
   /** the token of an environment: nobody else reads values */
   environment: { on: 'token', by: 'environment', scopes: [] },
   'codespaces/project:read': { on: 'project', ...READS_ORGANIZATION, projectRole: 'user' },
@@ -373,5 +375,16 @@ export function requireCollectionAccess(actor: Actor, wish: 'read' | 'write', fa
       // Its own are its own business.
       if (ownerUid === actor.accountUid) requireAccess(actor, rule)
       else requireOrganizationAccess(actor, rule, organization)
+  }
+}
+
+/** Whether one of the above lets the actor through. */
+export function isAllowed(require: () => void): boolean {
+  try {
+    require()
+    return true
+  } catch (error) {
+    if (error instanceof Forbidden || error instanceof NotFound) return false
+    throw error
   }
 }

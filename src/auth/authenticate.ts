@@ -43,6 +43,11 @@ export class Authenticator {
     for (const hash of hashes) this.#cache.delete(hash)
   }
 
+  /** Whether a token is still valid, for who was let in with it: its hash as base64. No failed login is counted. */
+  async isValid(key: string): Promise<boolean> {
+    return (await this.#find(Buffer.from(key, 'base64'))) !== undefined
+  }
+
   /** The actor of a token that was looked up within the last second; undefined when it has to be asked for. */
   recall(authorization: string | undefined): Actor | undefined {
     const token = readAuthorization(authorization)

@@ -1,4 +1,4 @@
-import { type Kysely, sql } from 'kysely'
+import { type Kysely, type RawBuilder, sql } from 'kysely'
 import type { OrganizationFacts } from './organizations.ts'
 import { utc } from './repositories.ts'
 import { statement } from './statement.ts'
@@ -14,7 +14,10 @@ export interface Acting {
  * The organization that a token acts in: the one that it was made for, or its account's first; no row where it acts in
  * none. Who is no account but belongs to the organization is there as a member is.
  */
-export function actingOrganization(db: Kysely<Database>, { tokenId, actorId }: Acting) {
+export function actingOrganization(
+  db: Kysely<Database>,
+  { tokenId, actorId }: { [K in keyof Acting]: number | RawBuilder<number> }
+) {
   const first = sql<number>`(select f.organization_id from memberships f where f.account_id = t.account_id
     order by f.created_at, f.organization_id limit 1)`
   return db

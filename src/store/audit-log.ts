@@ -12,6 +12,7 @@ export type Driver =
   | { by: 'repository' | 'actor' | 'stream'; uids: readonly string[] }
   | { by: 'action'; streamUid: string; actions: readonly string[] }
   | { by: 'time' }
+  | { by: 'number'; id: number }
 
 /** What else must hold of a record; uids and names, each list undefined when it does not matter. */
 export interface LogConditions {
@@ -21,6 +22,16 @@ export interface LogConditions {
   /** names of actions, or beginnings of them that end with a dot */
   actions?: Bounds
   outcomes?: Bounds
+  actorKinds?: Bounds
+  subjectUids?: Bounds
+  /** what records are about */
+  subjects?: { any: readonly Subject[] }
+}
+
+/** Records whose action begins so, and whose collection, where that is said. */
+export interface Subject {
+  action: string
+  collection?: string
 }
 
 interface Bounds {
@@ -99,6 +110,7 @@ function driven({ driver, since, until, from, direction, window }: LogQuery): Ra
     select ${COLUMNS} from audit_events where ${which} ${sql.join(range, sql` `)}
     order by ${order} limit ${window}`
   if (driver.by === 'time') return next(sql`true`)
+  if (driver.by === 'number') return next(sql`id = ${driver.id}::bigint`)
   const values =
     driver.by === 'action' ? sql`unnest(${driver.actions}::text[])` : sql`unnest(${driver.uids}::uuid[])`
   const which = {
@@ -125,6 +137,9 @@ function conditionsOf(conditions: LogConditions): RawBuilder<unknown> {
   add('actor_uid', 'uuid', conditions.actorUids)
   add('repository_uid', 'uuid', conditions.repositoryUids)
   add('outcome', 'text', conditions.outcomes)
+  add('actor_kind', 'text', conditions.actorKinds)
+  add('subject_uid', 'uuid', conditions.subjectUids)
+  if (conditions.subjects) all.push(isAboutOneOf(conditions.subjects.any))
   const { any, none } = conditions.actions ?? {}
   if (any) all.push(actionIn(any))
   if (none?.length) all.push(sql`not ${actionIn(none)}`)
@@ -136,6 +151,13 @@ function actionIn(actions: readonly string[]): RawBuilder<unknown> {
   const names = actions.filter((action) => !action.endsWith('.'))
   return sql`(action = any (${names}::text[]) or exists (
     select 1 from unnest(${beginnings}::text[]) b where starts_with(action, b)))`
+}
+
+function isAboutOneOf(subjects: readonly Subject[]): RawBuilder<unknown> {
+  const beginnings = (member: keyof Subject) => subjects.map((subject) => subject[member] ?? '')
+  return sql`exists (
+    select 1 from unnest(${beginnings('action')}::text[], ${beginnings('collection')}::text[]) b (action_part, collection_part)
+    where starts_with(action, b.action_part) and starts_with(coalesce(collection, ''), b.collection_part))`
 }
 
 /**
@@ -168,6 +190,17 @@ export async function listLog(db: Kysely<Database>, query: LogQuery): Promise<Lo
     where w.matches or w.place = ${window}
     order by w.occurred_at ${sql.raw(direction)}, w.id ${sql.raw(direction)} limit ${limit}`.execute(db)
   return rows
+}
+
+/** One record, if all this holds of it. */
+export async function findLogRow(
+  db: Kysely<Database>,
+  id: number,
+  conditions: LogConditions
+): Promise<LogRow | undefined> {
+  const driver = { by: 'number', id } as const
+  const rows = await listLog(db, { driver, conditions, direction: 'asc', window: 1, limit: 1 })
+  return rows.find(({ matches }) => matches)
 }
 
 /** The uids of all accounts that have or had one of these logins, in lower case. */

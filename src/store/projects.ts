@@ -1,4 +1,4 @@
-import { type Kysely, sql, type Transaction } from 'kysely'
+import { type Kysely, type RawBuilder, sql, type Transaction } from 'kysely'
 import { type Acting, actingOrganization } from './acting.ts'
 import { type Statement, statement } from './statement.ts'
 import type { Database, ProjectRole } from './tables.ts'
@@ -36,7 +36,7 @@ export interface ProjectFacts {
  *
  * @param memberRole the column with the actor's role in the organization
  */
-export function projectRole(actorId: number, memberRole = 'm.role') {
+export function projectRole(actorId: number | RawBuilder<number>, memberRole = 'm.role') {
   return sql<ProjectRole | null>`case when ${sql.ref(memberRole)} = 'admin' then 'admin' else (
     select pp.role from project_policies pp join groups g on g.id = pp.group_id
     where pp.project_id = p.id and (g.everyone or exists (

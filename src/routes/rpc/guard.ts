@@ -15,7 +15,7 @@ import type { TokenPrincipal } from '../../secrets/vault.ts'
 import { findActingOrganization } from '../../store/acting.ts'
 import { findProject } from '../../store/projects.ts'
 import type { Database } from '../../store/tables.ts'
-import type { Call, Method } from './method.ts'
+import type { Call, Method, StreamMethod } from './method.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -39,7 +39,7 @@ const READ_ONLY = 'This token only reads.'
  * Who asks, and whether the token and the role in the organization allow it: settled before a message is read. What
  * depends on the message follows in `settleMessage`. A method that is open to all asks for no token, and looks at none.
  */
-export function settleAccess(dependencies: GuardDependencies, method: Method) {
+export function settleAccess(dependencies: GuardDependencies, method: Method | StreamMethod) {
   const rule: AccessRule = ACCESS[method.access]
   return async (request: FastifyRequest): Promise<void> => {
     if (rule.on === 'nobody') {
@@ -93,7 +93,7 @@ async function settleOrganization(db: Kysely<Database>, call: Call, rule: Access
 /** What the message says it is about: a project, or an organization, which can only be that of the token. */
 export async function settleMessage(
   { db }: GuardDependencies,
-  method: Method,
+  method: Method | StreamMethod,
   input: { projectId?: string; organizationId?: string },
   call: Call
 ): Promise<void> {

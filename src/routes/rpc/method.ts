@@ -6,6 +6,14 @@ import type { TokenPrincipal } from '../../secrets/vault.ts'
 import type { Acting } from '../../store/acting.ts'
 import type { OrganizationFacts } from '../../store/organizations.ts'
 import type { ProjectFacts } from '../../store/projects.ts'
+import type { Lines } from './lines.ts'
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** the answer goes on for as long as its reader stays */
+    stream?: boolean
+  }
+}
 
 /** What a handler knows of the request besides its message; where no token is asked for, it is `http` alone. */
 export interface Call {
@@ -19,8 +27,7 @@ export interface Call {
   http: FastifyRequest
 }
 
-/** A method is this, and nothing else. */
-export interface Method<Q extends TObject = TObject, R extends TObject = TObject> {
+interface Described<Q extends TObject, R extends TObject> {
   name: string
   summary: string
   /** the permission that it needs, decided before the message is read as far as it does not depend on it */
@@ -29,7 +36,20 @@ export interface Method<Q extends TObject = TObject, R extends TObject = TObject
   reads?: true
   request: Q
   response: R
+}
+
+/** A method is this, and nothing else. */
+export interface Method<Q extends TObject = TObject, R extends TObject = TObject> extends Described<Q, R> {
+  stream?: never
   handle(input: Static<Q>, call: Call): Promise<Static<R>>
+}
+
+/** One that answers many times, each with a message of the type of its response. */
+export interface StreamMethod<Q extends TObject = TObject, R extends TObject = TObject>
+  extends Described<Q, R> {
+  stream: true
+  /** decides whether there is a stream; what it gives begins it, and cannot refuse any more */
+  open(input: Static<Q>, call: Call): Promise<(lines: Lines<Static<R>>) => void>
 }
 
 /** The same, so that the handler's types come from its schemas. */
@@ -37,11 +57,17 @@ export function method<Q extends TObject, R extends TObject>(definition: Method<
   return definition as unknown as Method
 }
 
+export function streamMethod<Q extends TObject, R extends TObject>(
+  definition: StreamMethod<Q, R>
+): StreamMethod {
+  return definition as unknown as StreamMethod
+}
+
 export interface Service {
   /** without its package */
   name: string
   description: string
-  methods: readonly Method[]
+  methods: readonly (Method | StreamMethod)[]
 }
 
 /** Where a method is served, below the base of the API. */

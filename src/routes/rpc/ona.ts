@@ -5,6 +5,7 @@ import { ACCESS } from '../../auth/access.ts'
 import type { Authenticator } from '../../auth/authenticate.ts'
 import type { RateLimits } from '../../auth/rate-limits.ts'
 import type { TokenLifetimes } from '../../directory/tokens.ts'
+import type { EventHub } from '../../events/hub.ts'
 import type { Keyring } from '../../keyring/index.ts'
 import type { Metrics } from '../../metrics.ts'
 import type { Vault } from '../../secrets/vault.ts'
@@ -13,10 +14,12 @@ import { decode, parseBody } from './decode.ts'
 import { denialOf } from './denials.ts'
 import { environmentService } from './environments.ts'
 import { answerUnknownEncoding, answerUnknownMethod, handleError } from './errors.ts'
+import { eventService } from './events.ts'
 import { groupService } from './groups.ts'
 import { countAnybody, decorate, settleAccess, settleMessage } from './guard.ts'
 import { identityService } from './identity.ts'
-import { type Method, pathOf, type Service } from './method.ts'
+import { Lines } from './lines.ts'
+import { type Method, pathOf, type Service, type StreamMethod } from './method.ts'
 import { organizationService } from './organizations.ts'
 import { Pages } from './pagination.ts'
 import { projectService } from './projects.ts'
@@ -36,6 +39,7 @@ export interface OnaDependencies {
   metrics: Metrics
   denials: Denials
   tokenLifetimes: TokenLifetimes
+  events: EventHub
   pages: Pages
 }
 
@@ -51,7 +55,8 @@ export function onaServices(dependencies: OnaDependencies): Service[] {
     groupService(dependencies),
     environmentService(dependencies),
     runnerService(dependencies),
-    runnerConfigurationService(dependencies)
+    runnerConfigurationService(dependencies),
+    eventService(dependencies)
   ]
 }
 
@@ -110,12 +115,18 @@ export function handleOnaRouterError(_error: unknown, request: FastifyRequest, r
   answerUnknownMethod(request, reply)
 }
 
-function serve(app: FastifyInstance, dependencies: OnaDependencies, service: Service, method: Method): void {
+function serve(
+  app: FastifyInstance,
+  dependencies: OnaDependencies,
+  service: Service,
+  method: Method | StreamMethod
+): void {
   if (!ACCESS[method.access]) throw new Error(`${service.name}/${method.name} declares no access`)
   app.post<{ Body: Buffer | undefined }>(
     pathOf(service, method),
     {
       onRequest: settleAccess(dependencies, method),
+      config: { stream: method.stream === true },
       schema: {
         hide: true,
         operationId: `${service.name}/${method.name}`,
@@ -126,6 +137,11 @@ function serve(app: FastifyInstance, dependencies: OnaDependencies, service: Ser
       const call = request.call!
       const input = decode(method.request, parseBody(request.body ?? Buffer.alloc(0)))
       await settleMessage(dependencies, method, input, call)
+      if (method.stream) {
+        const begin = await method.open(input, call)
+        begin(new Lines(reply))
+        return reply
+      }
       reply.type('application/json')
       return await method.handle(input, call)
     }

@@ -36,6 +36,8 @@ export interface Page<K> {
     rows: readonly R[],
     keyOf: (row: R) => K
   ): { rows: readonly R[]; pagination: { nextToken?: string } }
+  /** for a list that knows itself where its next page begins; undefined: there is none */
+  goOn(key: K | undefined): { nextToken?: string }
 }
 
 /**
@@ -63,15 +65,16 @@ export class Pages {
     const { token, pageSize } = { ...pagination, ...readQuery(call.http.query) }
     const bound = this.#boundTo(call, asked)
     const size = pageSize || DEFAULT_PAGE_SIZE
+    const goOn = (key: K | undefined) => (key ? { nextToken: this.#write(key, bound) } : {})
     return {
       limit: size + 1,
       after: token ? (this.#read(token, bound) as unknown as K) : undefined,
       close: (rows, keyOf) => {
         const shown = rows.slice(0, size)
         const last = shown.at(-1)
-        if (rows.length <= size || last === undefined) return { rows: shown, pagination: {} }
-        return { rows: shown, pagination: { nextToken: this.#write(keyOf(last), bound) } }
-      }
+        return { rows: shown, pagination: goOn(rows.length > size && last ? keyOf(last) : undefined) }
+      },
+      goOn
     }
   }
 

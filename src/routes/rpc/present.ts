@@ -27,6 +27,11 @@ export function principalName(kind: string): PrincipalName | undefined {
   return PRINCIPALS[kind]
 }
 
+/** The kinds of principals that have this name in Ona's API. */
+export function principalKinds(name: PrincipalName): string[] {
+  return Object.keys(PRINCIPALS).filter((kind) => PRINCIPALS[kind] === name)
+}
+
 /** Who did something; undefined when nobody did whom Ona's API could name. */
 export function subject(kind: string, uid: string | null): Static<typeof Subject> | undefined {
   if (uid === null) return undefined

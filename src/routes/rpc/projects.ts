@@ -18,7 +18,7 @@ import {
   type ProjectFacts
 } from '../../store/projects.ts'
 import { CountRequest, CountResponse, count } from './count.ts'
-import { Ids, Search, SortOrder, some } from './filters.ts'
+import { Ids, Search, some } from './filters.ts'
 import { type Call, method, type Service } from './method.ts'
 import type { OnaDependencies } from './ona.ts'
 import { PaginationRequest, PaginationResponse } from './pagination.ts'
@@ -39,6 +39,7 @@ import {
 } from './project-messages.ts'
 import { RunnerKind } from './runner-messages.ts'
 import { Empty, Int32, List, Message, required, Text, Uuid } from './schema.ts'
+import { readOrder, Sort } from './sort.ts'
 
 // Projects: what environments are made from. https://ona.com/docs/ona/projects/overview
 
@@ -56,10 +57,7 @@ const ListProjectsRequest = Message('ListProjectsRequest', {
     specRemoteUris: List(Text({ max: 2048 }), { max: 25 }),
     creatorIds: Ids
   }),
-  sort: Message('Sort', {
-    field: Text({ pattern: '^(id|popularity)?$', rule: 'must be id' }),
-    order: SortOrder
-  }),
+  sort: { ...Sort, description: 'By `id`; `popularity` is taken for it' },
   count: CountRequest
 })
 
@@ -171,7 +169,7 @@ export function projectService({ db, pages }: OnaDependencies): Service {
         async handle(input, call) {
           const page = pages.open<readonly [number]>(call, input)
           const filter = filterOf(input)
-          const descending = input.sort?.order === 'SORT_ORDER_DESC'
+          const descending = readOrder(input.sort, 'id', 'popularity') === 'desc'
           const found = await listProjects(db, call.acting, filter, {
             after: page.after?.[0],
             descending,

@@ -1,6 +1,6 @@
 import type { Static } from '@sinclair/typebox'
 import type { Kysely } from 'kysely'
-import { type CollectionFacts, requireCollectionAccess } from '../../auth/access.ts'
+import { type CollectionFacts, isAllowed, requireCollectionAccess } from '../../auth/access.ts'
 import { Forbidden, NotFound } from '../../errors.ts'
 import type { Collection } from '../../secrets/collection.ts'
 import { findActingOrganization } from '../../store/acting.ts'
@@ -141,14 +141,4 @@ export async function listOwners(db: Kysely<Database>, call: Call): Promise<Secr
     }))
   ]
   return candidates.filter((facts) => isAllowed(() => requireCollectionAccess(actor, 'read', facts)))
-}
-
-function isAllowed(require: () => void): boolean {
-  try {
-    require()
-    return true
-  } catch (error) {
-    if (error instanceof Forbidden || error instanceof NotFound) return false
-    throw error
-  }
 }
