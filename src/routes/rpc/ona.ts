@@ -9,8 +9,10 @@ import type { Keyring } from '../../keyring/index.ts'
 import type { Metrics } from '../../metrics.ts'
 import type { Vault } from '../../secrets/vault.ts'
 import type { Database } from '../../store/tables.ts'
+import { VERSION } from '../../version.ts'
 import { decode, parseBody } from './decode.ts'
 import { denialOf } from './denials.ts'
+import { describeServices } from './description.ts'
 import { answerUnknownEncoding, answerUnknownMethod, handleError } from './errors.ts'
 import { decorate, settleAccess, settleMessage } from './guard.ts'
 import { type Method, pathOf, type Service } from './method.ts'
@@ -35,6 +37,9 @@ export interface OnaDependencies {
 export function onaServices(dependencies: OnaDependencies): Service[] {
   return [secretService(dependencies), projectService(dependencies)]
 }
+
+/** Where Swagger UI finds the description of this API. */
+export const ONA_DESCRIPTION = '/docs/ona.json'
 
 const PROTOBUF = /^application\/(?:connect\+)?proto\b/
 
@@ -63,9 +68,14 @@ export function onaApi(dependencies: Omit<OnaDependencies, 'pages'>): FastifyPlu
       request.raw.headers['content-type'] = 'application/json'
       next()
     })
-    for (const service of onaServices(all)) {
+    const services = onaServices(all)
+    for (const service of services) {
       for (const method of service.methods) serve(app, all, service, method)
     }
+    const description = JSON.stringify(describeServices(services, VERSION))
+    app.get(ONA_DESCRIPTION, { schema: { hide: true } }, (_request, reply) => {
+      reply.type('application/json').send(description)
+    })
     app.all('/gitpod.v1.*', { schema: { hide: true } }, (request, reply) =>
       answerUnknownMethod(request, reply)
     )
