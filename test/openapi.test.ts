@@ -33,6 +33,8 @@ const services = listOnaServices()
 const gitHub = plain(await describeGitHubApi())
 const ona = plain(describeOnaApi())
 
+const urlOf = (...method: Parameters<typeof pathOf>) => `/api${pathOf(...method)}`
+
 function operationsOf({ paths }: Description) {
   return Object.entries(paths).flatMap(([url, methods]) =>
     Object.entries(methods).map(([method, operation]) => ({ url, method, operation }))
@@ -156,7 +158,7 @@ for (const [file, description] of Object.entries({ 'github.json': gitHub, 'ona.j
 }
 
 t.test("every method of Ona's API is one operation", async (t) => {
-  const methods = services.flatMap((service) => service.methods.map((method) => pathOf(service, method)))
+  const methods = services.flatMap((service) => service.methods.map((method) => urlOf(service, method)))
   t.same(
     operationsOf(ona).map(({ url, method }) => `${method} ${url}`),
     methods.map((url) => `post ${url}`)
@@ -171,7 +173,7 @@ t.test("nothing of the decoder's own words is in the description", async (t) => 
 t.test('the example of every method is a message that its method reads', async (t) => {
   for (const service of services) {
     for (const method of service.methods) {
-      const body = ona.paths[pathOf(service, method)]!.post!.requestBody!
+      const body = ona.paths[urlOf(service, method)]!.post!.requestBody!
       const { example } = body.content['application/json']!
       t.doesNotThrow(() => decode(method.request, example!), `${service.name}/${method.name}`)
       const refused = (() => {
@@ -199,7 +201,7 @@ t.test('what must be set, oneofs and streams in the words of OpenAPI', async (t)
   const watch = { ...asMethod('Watch', Choice as unknown as typeof Empty), stream: true } as const
   const service = { name: 'TestService', description: 'A test', methods: [watch] }
   const described = plain(describeServices([service], '1.2.3'))
-  const operation = described.paths['/gitpod.v1.TestService/Watch']!.post!
+  const operation = described.paths['/api/gitpod.v1.TestService/Watch']!.post!
   t.match(operation, {
     operationId: 'TestService_Watch',
     tags: ['TestService'],
@@ -239,9 +241,9 @@ t.test('a server gives both descriptions to everybody, and has every method', as
   t.match(response.headers['content-type'], /^application\/json/)
   t.same(response.json(), ona)
   for (const url of Object.keys(ona.paths)) {
-    for (const base of ['', '/api']) {
-      const answer = await server.request('POST', `${base}${url}`)
-      t.equal(answer.json().code, 'unauthenticated', `${base}${url}`)
+    for (const path of [url, url.replace('/api', '')]) {
+      const answer = await server.request('POST', path)
+      t.equal(answer.json().code, 'unauthenticated', path)
     }
   }
 })

@@ -6,9 +6,12 @@ import { PaginationRequest } from './pagination.ts'
 
 /** What `openapi/ona.json` holds and `/docs` shows of Ona's API: OpenAPI 3.1, made from services and their messages. */
 
+/** Below which SDKs ask. */
+const BASE = '/api'
+
 const ABOUT =
   "Ona's API (formerly Gitpod's), in the JSON that its SDKs of version 0 speak, over the same secrets as GitHub's API. " +
-  'Every method is a POST of one message. Members may be spelled in lowerCamelCase or snake_case, enumerations be given ' +
+  'Every method is a POST of one message; the same paths are served without `/api`. Members may be spelled in lowerCamelCase or snake_case, enumerations be given ' +
   'by name or number; `null` is unset, unknown members are ignored, and no body is an empty message. Answers leave out ' +
   'what is unset or has its default: `false`, 0, empty texts and empty lists. Errors are those of Connect: `code`, ' +
   '`message`, `details`; the header `x-should-retry` tells SDKs whether it is of use to ask again.'
@@ -18,7 +21,7 @@ export function describeServices(services: readonly Service[], version: string):
   const messages = new Messages()
   const paths = services.flatMap((service) =>
     service.methods.map((method) => [
-      pathOf(service, method),
+      `${BASE}${pathOf(service, method)}`,
       { post: describeMethod(service, method, messages) }
     ])
   )
@@ -30,7 +33,7 @@ export function describeServices(services: readonly Service[], version: string):
       description: ABOUT,
       license: { name: 'Apache-2.0', identifier: 'Apache-2.0' }
     },
-    servers: [{ url: '/api' }, { url: '/' }],
+    servers: [{ url: '/' }],
     tags: services.map(({ name, description }) => ({ name, description })),
     security: [{ token: [] }],
     paths: Object.fromEntries(paths),
