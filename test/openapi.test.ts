@@ -17,6 +17,7 @@ interface Operation {
   summary?: string
   description?: string
   parameters?: { name: string; in: string; schema: Json }[]
+  security?: object[]
   requestBody?: { required?: boolean; content: Record<string, { schema: Json; example?: object }> }
   responses: Record<string, { content?: Record<string, { schema: Json }> }>
 }
@@ -225,13 +226,38 @@ t.test('what must be set, oneofs and streams in the words of OpenAPI', async (t)
   t.same(result.errors ?? [], [])
 })
 
-t.test('two messages that differ cannot have one name', async (t) => {
+t.test('messages that differ have names that do, too', async (t) => {
+  const same = (max: number) => Message('Same', { name: Text({ max }) }) as unknown as typeof Empty
+  const request = (name: string, max: number) => Message(name, { same: same(max) }) as unknown as typeof Empty
   const methods = [
-    asMethod('One', Message('Same', { name: Text({ max: 1 }) }) as unknown as typeof Empty),
-    asMethod('Two', Message('Same', { name: Text({ max: 2 }) }) as unknown as typeof Empty)
+    asMethod('One', request('OneRequest', 1)),
+    asMethod('Two', request('TwoRequest', 2)),
+    asMethod('Three', request('ThreeRequest', 3)),
+    asMethod('Four', request('FourRequest', 2)),
+    { ...asMethod('Five', Empty), response: request('FiveResponse', 3) }
   ]
-  const service = { name: 'TestService', description: 'A test', methods }
-  t.throws(() => describeServices([service], '1'), { message: 'two messages are called gitpod.v1.Same' })
+  const { schemas } = plain(
+    describeServices([{ name: 'TestService', description: 'A test', methods }], '1')
+  ).components
+  const used = (name: string) =>
+    (schemas[`gitpod.v1.${name}`] as { properties: { same: { $ref: string } } }).properties.same.$ref
+  const prefix = '#/components/schemas/gitpod.v1.Same'
+  t.equal(used('FiveResponse'), prefix, 'what is answered has the plain name')
+  t.equal(used('ThreeRequest'), prefix)
+  t.equal(used('OneRequest'), `${prefix}.in.OneRequest`)
+  t.equal(used('TwoRequest'), `${prefix}.in.TwoRequest`)
+  t.equal(used('FourRequest'), `${prefix}.in.TwoRequest`)
+  t.match(schemas['gitpod.v1.Same'], { properties: { name: { maxLength: 3 } } })
+
+  const both = Message('BothRequest', { a: same(1), b: same(2), c: same(3) }) as unknown as typeof Empty
+  t.throws(
+    () =>
+      describeServices(
+        [{ name: 'TestService', description: 'A test', methods: [asMethod('Both', both)] }],
+        '1'
+      ),
+    { message: 'two messages in BothRequest are called gitpod.v1.Same' }
+  )
 })
 
 t.test('a server gives both descriptions to everybody, and has every method', async (t) => {
@@ -240,10 +266,11 @@ t.test('a server gives both descriptions to everybody, and has every method', as
   const response = await server.request('GET', '/docs/ona.json')
   t.match(response.headers['content-type'], /^application\/json/)
   t.same(response.json(), ona)
-  for (const url of Object.keys(ona.paths)) {
+  for (const { url, operation } of operationsOf(ona)) {
+    const open = operation.security?.length === 0
     for (const path of [url, url.replace('/api', '')]) {
       const answer = await server.request('POST', path)
-      t.equal(answer.json().code, 'unauthenticated', path)
+      t.equal(answer.json().code === 'unauthenticated', !open, `${path} ${answer.body}`)
     }
   }
 })

@@ -1,7 +1,7 @@
 import { ACCESS, type AccessRule, BEARER_NAMES } from '../../auth/access.ts'
 import { STATUSES } from './errors.ts'
 import { exampleOf, type Json, Messages, mustBeSet } from './json-schema.ts'
-import { type Method, pathOf, type Service } from './method.ts'
+import { pathOf, type Service } from './method.ts'
 import { PaginationRequest } from './pagination.ts'
 
 /** What `openapi/ona.json` holds and `/docs` shows of Ona's API: OpenAPI 3.1, made from services and their messages. */
@@ -16,9 +16,12 @@ const ABOUT =
   'what is unset or has its default: `false`, 0, empty texts and empty lists. Errors are those of Connect: `code`, ' +
   '`message`, `details`; the header `x-should-retry` tells SDKs whether it is of use to ask again.'
 
-/** @throws Error when two messages that differ have one name */
+type AnyMethod = Service['methods'][number]
+
 export function describeServices(services: readonly Service[], version: string): object {
   const messages = new Messages()
+  // What is answered has the plain names, where a message is another one when it is sent.
+  for (const { response } of services.flatMap(({ methods }) => methods)) messages.refer(response)
   const paths = services.flatMap((service) =>
     service.methods.map((method) => [
       `${BASE}${pathOf(service, method)}`,
@@ -53,7 +56,7 @@ export function describeServices(services: readonly Service[], version: string):
   }
 }
 
-function describeMethod(service: Service, method: Method, messages: Messages): Json {
+function describeMethod(service: Service, method: AnyMethod, messages: Messages): Json {
   const { request } = method
   const streams = 'stream' in method && method.stream === true
   const refused = Object.keys(REFUSALS).filter((status) => status !== '409' || !method.reads)
@@ -61,6 +64,7 @@ function describeMethod(service: Service, method: Method, messages: Messages): J
     operationId: `${service.name}_${method.name}`,
     summary: method.summary,
     tags: [service.name],
+    ...(method.access === 'open' && { security: [] }),
     description: streams ? `${needsOf(method)}\n\n${STREAM}` : needsOf(method),
     ...('pagination' in request.properties && {
       parameters: PAGE_PARAMETERS.map((name) => ({ $ref: `#/components/parameters/${name}` }))
@@ -71,6 +75,7 @@ function describeMethod(service: Service, method: Method, messages: Messages): J
     },
     responses: {
       200: {
+        ...(method.access === 'open' && { security: [] }),
         description: streams ? 'A message on each line' : 'Done',
         content: {
           [streams ? 'application/jsonl' : 'application/json']: {
@@ -87,7 +92,8 @@ const STREAM =
   'Each line of the answer is a message, and there is no last one. A line `{}` says that the connection still holds.'
 
 /** What a method asks of a token, and of whoever has it. */
-function needsOf({ access, reads }: Method): string {
+function needsOf({ access, reads }: AnyMethod): string {
+  if (access === 'open') return 'Needs no token.'
   if (access !== 'secret') return `Needs ${inWords(ACCESS[access])}.`
   const wish = reads ? 'read' : 'write'
   const needs = SECRET_OWNERS.map(
@@ -129,7 +135,8 @@ const PAGE_PARAMETERS = ['token', 'pageSize'] as const
 
 function describePages(): Json {
   const described = PAGE_PARAMETERS.map((name) => {
-    const { description: _, ...schema } = new Messages().schemaOf(PaginationRequest.properties[name])
+    const member = PaginationRequest.properties[name]
+    const { description: _, ...schema } = new Messages().schemaOf(member, PaginationRequest)
     const description = `Counts instead of \`pagination.${name}\`, as SDKs have it`
     return [name, { name, in: 'query', description, schema }]
   })

@@ -7,41 +7,48 @@ import { type Annotations, EXAMPLE_UUID, type Oneof, type WireType } from './sch
 export type Json = Record<string, unknown>
 type Schema = TSchema & Annotations
 
-/** Messages by their names, each said once. */
+const PACKAGE = 'gitpod.v1.'
+
+/** Messages, each said once: by its name, and where it is another one elsewhere, by where that is, too. */
 export class Messages {
   readonly #schemas = new Map<string, Json>()
 
-  /**
-   * A reference to a message.
-   *
-   * @throws Error when another one has its name
-   */
-  refer(message: TSchema): Json {
-    const title = message.title!
-    const schema = this.#describe(message as Schema)
-    const known = this.#schemas.get(title)
-    if (known && !isDeepStrictEqual(known, schema)) throw new Error(`two messages are called ${title}`)
-    this.#schemas.set(title, schema)
-    return { $ref: `#/components/schemas/${title}`, ...describedAs(message.description) }
+  /** A reference to a message, which is `root` or a part of it. */
+  refer(message: TSchema, root = message): Json {
+    const schema = this.#describe(message as Schema, root)
+    const name = this.#nameOf(message.title!, schema, root.title!.slice(PACKAGE.length))
+    this.#schemas.set(name, schema)
+    return { $ref: `#/components/schemas/${name}`, ...describedAs(message.description) }
+  }
+
+  #nameOf(title: string, schema: Json, root: string): string {
+    const names = [title, `${title}.in.${root}`]
+    const same = [...this.#schemas].find(
+      ([name, known]) =>
+        (name === title || name.startsWith(`${title}.in.`)) && isDeepStrictEqual(known, schema)
+    )
+    const name = same ? same[0] : names.find((free) => !this.#schemas.has(free))
+    if (name) return name
+    throw new Error(`two messages in ${root} are called ${title}`)
   }
 
   /** What a member may be. */
-  schemaOf(schema: TSchema): Json {
+  schemaOf(schema: TSchema, root: TSchema): Json {
     const member = schema as Schema
     switch (member['x-type']) {
       case 'message':
-        return this.refer(member)
+        return this.refer(member, root)
       case 'list':
         return {
           type: 'array',
-          items: this.schemaOf(member.items),
+          items: this.schemaOf(member.items, root),
           ...given(member, 'minItems', 'maxItems'),
           ...describedAs(member.description)
         }
       case 'map':
         return {
           type: 'object',
-          additionalProperties: this.schemaOf(member.additionalProperties),
+          additionalProperties: this.schemaOf(member.additionalProperties, root),
           ...describedAs(member.description)
         }
       default:
@@ -54,7 +61,7 @@ export class Messages {
     return Object.fromEntries([...this.#schemas].sort(([a], [b]) => (a < b ? -1 : 1)))
   }
 
-  #describe(message: Schema): Json {
+  #describe(message: Schema, root: TSchema): Json {
     const members = Object.entries(message.properties as Record<string, Schema>)
     const needed = members.filter(([, member]) => member['x-required']).map(([name]) => name)
     const oneofs = Object.values(message['x-oneofs'] ?? {})
@@ -64,7 +71,7 @@ export class Messages {
       type: 'object',
       title: message.title,
       ...describedAs(...words),
-      properties: Object.fromEntries(members.map(([name, member]) => [name, this.schemaOf(member)])),
+      properties: Object.fromEntries(members.map(([name, member]) => [name, this.schemaOf(member, root)])),
       ...(needed.length > 0 && { required: needed }),
       ...(constraints.length > 1 ? { allOf: constraints } : constraints[0])
     }
