@@ -199,7 +199,8 @@ const asMethod = (name: string, request: typeof Empty) =>
   method({ name, summary: name, access: 'user', request, response: Empty, handle: async () => ({}) })
 
 t.test('what must be set, oneofs and streams in the words of OpenAPI', async (t) => {
-  const watch = { ...asMethod('Watch', Choice as unknown as typeof Empty), stream: true } as const
+  const plainMethod = asMethod('Watch', Choice as unknown as typeof Empty)
+  const watch = { ...plainMethod, stream: true } as unknown as typeof plainMethod
   const service = { name: 'TestService', description: 'A test', methods: [watch] }
   const described = plain(describeServices([service], '1.2.3'))
   const operation = described.paths['/api/gitpod.v1.TestService/Watch']!.post!
