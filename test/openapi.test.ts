@@ -220,7 +220,7 @@ t.test('what must be set, oneofs and streams in the words of OpenAPI', async (t)
     description: /^Exactly one of `id`, `flag` is set; .*; at most one of `flag`, `other` is set/,
     allOf: [
       { oneOf: [{ required: ['id'] }, { required: ['flag'] }] },
-      { not: { required: ['flag', 'other'] } }
+      { not: { type: 'object', required: ['flag', 'other'] } }
     ]
   })
   const result = await new Validator().validate(described as unknown as Json)

@@ -147,7 +147,8 @@ function constraintOf({ members, required }: Oneof): Json {
   const pairs = members.flatMap((first, index) =>
     members.slice(index + 1).map((second) => one(first, second))
   )
-  return { not: pairs.length === 1 ? pairs[0] : { anyOf: pairs } }
+  // With a type, since Swagger UI takes what is not anything for nothing.
+  return { not: { type: 'object', ...(pairs.length === 1 ? pairs[0] : { anyOf: pairs }) } }
 }
 
 /** What a client could send: what must be set, and what has an example. */
