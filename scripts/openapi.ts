@@ -1,6 +1,10 @@
 import { writeFile } from 'node:fs/promises'
-import { describeGitHubApi } from './describe.ts'
+import { describeGitHubApi, describeOnaApi } from './describe.ts'
 
-// npm run openapi: writes openapi/github.json from the routes.
+// npm run openapi: writes openapi/github.json from the routes, and openapi/ona.json from the services.
 
-await writeFile('openapi/github.json', `${JSON.stringify(await describeGitHubApi(), null, 2)}\n`)
+const write = (file: string, description: object) =>
+  writeFile(`openapi/${file}`, `${JSON.stringify(description, null, 2)}\n`)
+
+await write('github.json', await describeGitHubApi())
+await write('ona.json', describeOnaApi())

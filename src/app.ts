@@ -29,7 +29,7 @@ import { errorBody, handleRouterError } from './routes/github/errors.ts'
 import { gitHubApi } from './routes/github/github.ts'
 import { healthRoutes } from './routes/health.ts'
 import { openApiOptions } from './routes/openapi.ts'
-import { handleOnaRouterError, ONA_PREFIX, onaApi } from './routes/rpc/ona.ts'
+import { handleOnaRouterError, ONA_DESCRIPTION, ONA_PREFIX, onaApi } from './routes/rpc/ona.ts'
 import type { Limits } from './secrets/collection.ts'
 import type { Vault } from './secrets/vault.ts'
 import type { Handlers } from './store/listener.ts'
@@ -205,7 +205,15 @@ export async function buildApp(dependencies: AppDependencies): Promise<FastifyIn
   await app.register(fastifySwaggerUi, {
     routePrefix: '/docs',
     staticCSP: DOCS_CSP,
-    uiConfig: { persistAuthorization: false, docExpansion: 'list', tryItOutEnabled: true }
+    uiConfig: {
+      urls: [
+        { name: 'GitHub', url: '/docs/json' },
+        { name: 'Ona', url: ONA_DESCRIPTION }
+      ],
+      persistAuthorization: false,
+      docExpansion: 'list',
+      tryItOutEnabled: true
+    }
   })
   healthRoutes(app, { db, keyring, metrics, isMetricsToken: dependencies.isMetricsToken ?? (() => false) })
   const vault: Vault = { db, keyring, limits, reloadGenerations: dependencies.reloadGenerations }

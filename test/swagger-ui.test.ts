@@ -16,7 +16,7 @@ const FLAGS = [
   '--no-first-run'
 ]
 const PATIENCE_MS = 30_000
-t.setTimeout(4 * PATIENCE_MS)
+t.setTimeout(7 * PATIENCE_MS)
 
 /** A page, what its console complained of, and every origin that it asked anything of. */
 async function openPage(t: Test): Promise<{ page: Page; complaints: string[]; origins: Set<string> }> {
@@ -85,6 +85,57 @@ await testWith(t, browser, 'a person authorizes and tries an operation at /docs'
   t.equal(requested?.trim(), `${base}${secrets}?per_page=30&page=1`)
 
   t.same(complaints, [], 'the console is quiet')
+  t.same([...origins], [base], 'nothing comes from elsewhere')
+  t.notMatch(server.log.join(''), token)
+})
+
+await testWith(t, browser, "a person chooses Ona's API and tries a method of it", async (t) => {
+  const server = await startTestServer(t, { publicUrl: null })
+  const mona = await server.createUser('mona')
+  const token = await server.createToken(mona, { scopes: ['codespace'] })
+  const secrets = '/user/codespaces/secrets'
+  const body = await server.seal(secrets, token, 'value')
+  await server.request('PUT', `${secrets}/SHOWN_IN_A_BROWSER`, { token, body })
+
+  const base = await server.listen()
+  const { page, complaints, origins } = await openPage(t)
+  await page.goto(`${base}/docs`)
+  await page.getByText('Coffer: GitHub API').waitFor()
+  const choice = page.locator('.topbar select')
+  t.same(await choice.locator('option').allTextContents(), ['GitHub', 'Ona'])
+  await choice.selectOption({ label: 'Ona' })
+  await page.getByText('Coffer: Ona API').waitFor()
+  t.equal(await page.getByText('Coffer: GitHub API').count(), 0)
+  await authorize(page, token)
+
+  const call = async (method: string) => {
+    const operation = page
+      .locator('.opblock-post')
+      .filter({ has: page.locator(`[data-path="/api/gitpod.v1.${method}"]`) })
+    await operation.locator('.opblock-summary').click()
+    await operation.getByRole('button', { name: 'Execute' }).click()
+    const answer = operation.locator('.live-responses-table')
+    await answer.waitFor()
+    t.equal(
+      (await operation.locator('.request-url pre').textContent())?.trim(),
+      `${base}/api/gitpod.v1.${method}`
+    )
+    const status = await answer.locator('.response-col_status').last().textContent()
+    const text = await answer.locator('.response-col_description pre').first().textContent()
+    return { status: /\d{3}/.exec(status ?? '')?.[0], body: JSON.parse(text ?? '') }
+  }
+  const listed = await call('SecretService/ListSecrets')
+  t.equal(listed.status, '200')
+  t.match(listed.body, { secrets: [{ name: 'SHOWN_IN_A_BROWSER', environmentVariable: true }] })
+  t.equal(listed.body.secrets.length, 1)
+  t.same(complaints, [], 'the console is quiet')
+
+  const refused = await call('SecretService/DeleteSecret')
+  t.match(refused, { status: '404', body: { code: 'not_found' } }, 'the example is a message that is read')
+
+  await page.goto(`${base}/docs?urls.primaryName=Ona`)
+  await page.getByText('Coffer: Ona API').waitFor()
+  t.equal(await choice.locator('option:checked').textContent(), 'Ona', 'a link leads to it')
   t.same([...origins], [base], 'nothing comes from elsewhere')
   t.notMatch(server.log.join(''), token)
 })

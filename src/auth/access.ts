@@ -264,7 +264,7 @@ function requireToken(actor: Actor, rule: AccessRule, scopes: readonly Scope[]):
   throw new Forbidden(refusal, `This needs a token with the scope ${scopes.join(' or ')}.`)
 }
 
-const BEARER_NAMES: Record<Bearer, string> = {
+export const BEARER_NAMES: Record<Bearer, string> = {
   user: 'a user',
   installation: 'an installation of a GitHub App',
   'service-account': 'a service account',

@@ -10,8 +10,10 @@ import type { Keyring } from '../../keyring/index.ts'
 import type { Metrics } from '../../metrics.ts'
 import type { Vault } from '../../secrets/vault.ts'
 import type { Database } from '../../store/tables.ts'
+import { VERSION } from '../../version.ts'
 import { decode, parseBody } from './decode.ts'
 import { denialOf } from './denials.ts'
+import { describeServices } from './description.ts'
 import { environmentService } from './environments.ts'
 import { answerUnknownEncoding, answerUnknownMethod, handleError } from './errors.ts'
 import { eventService } from './events.ts'
@@ -66,6 +68,9 @@ export const ONA_PREFIX = '/gitpod.v1.'
 /** Protobuf by any of its names, gRPC, and Connect's streams, whose JSON has five bytes before it. */
 const OTHER_ENCODINGS = /^\s*application\/(?:connect\+|grpc|(?:x-|vnd\.google\.)?proto)/i
 
+/** Where Swagger UI finds the description of this API. */
+export const ONA_DESCRIPTION = '/docs/ona.json'
+
 /**
  * Ona's API in a scope of its own: each method a route, `POST /gitpod.v1.SERVICE/METHOD`, in the dialect of JSON that
  * its SDKs of version 0 speak. Protobuf on the same paths is told apart by its content type.
@@ -91,9 +96,14 @@ export function onaApi(dependencies: Omit<OnaDependencies, 'pages'>): FastifyPlu
       request.raw.headers['content-type'] = 'application/json'
       next()
     })
-    for (const service of onaServices(all)) {
+    const services = onaServices(all)
+    for (const service of services) {
       for (const method of service.methods) serve(app, all, service, method)
     }
+    const description = JSON.stringify(describeServices(services, VERSION))
+    app.get(ONA_DESCRIPTION, { schema: { hide: true } }, (_request, reply) => {
+      reply.type('application/json').send(description)
+    })
     const answerUnknown = async (request: FastifyRequest, reply: FastifyReply) => {
       if (dependencies.rateLimits) await countAnybody(dependencies, request)
       answerUnknownMethod(request, reply)

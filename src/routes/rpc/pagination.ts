@@ -7,11 +7,16 @@ import { Int32, Message, Text } from './schema.ts'
 
 const DEFAULT_PAGE_SIZE = 25
 const MAX_PAGE_SIZE = 100
+/** In base64: a MAC, and where a page ended, with a name of 255 characters at most. */
+const MAX_TOKEN = 1024
 
 export const PaginationRequest = Message(
   'PaginationRequest',
   {
-    token: Text({ description: "`nextToken` of the page before; the query's `token` counts instead" }),
+    token: Text({
+      max: MAX_TOKEN,
+      description: "`nextToken` of the page before; the query's `token` counts instead"
+    }),
     pageSize: Int32({
       min: 0,
       max: MAX_PAGE_SIZE,

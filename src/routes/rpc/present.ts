@@ -1,5 +1,5 @@
 import type { Static } from '@sinclair/typebox'
-import { Enum, Message, Uuid } from './schema.ts'
+import { Enum, EXAMPLE_UUID, Message, Uuid, withExample } from './schema.ts'
 
 /** How rows become proto3 JSON: what several messages share. */
 
@@ -13,7 +13,10 @@ export const Principal = Enum('PRINCIPAL', {
 })
 export type PrincipalName = Static<typeof Principal>
 
-export const Subject = Message('Subject', { id: Uuid(), principal: Principal })
+export const Subject = Message('Subject', {
+  id: withExample(Uuid(), EXAMPLE_UUID),
+  principal: withExample(Principal, 'PRINCIPAL_USER')
+})
 
 const PRINCIPALS: Readonly<Record<string, PrincipalName>> = {
   user: 'PRINCIPAL_USER',

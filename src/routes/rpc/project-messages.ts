@@ -7,6 +7,7 @@ import {
   Bool,
   Duration,
   Enum,
+  EXAMPLE_UUID,
   Int32,
   List,
   MapOf,
@@ -14,7 +15,8 @@ import {
   required,
   Text,
   Timestamp,
-  Uuid
+  Uuid,
+  withExample
 } from './schema.ts'
 
 // The messages of projects, and how rows become them. What this server does not act on is kept and shown.
@@ -61,7 +63,7 @@ export const EnvironmentInitializer = Message('EnvironmentInitializer', {
 export const ProjectEnvironmentClass = Message(
   'ProjectEnvironmentClass',
   {
-    environmentClassId: Uuid(),
+    environmentClassId: withExample(Uuid(), EXAMPLE_UUID),
     localRunner: Bool({ description: "A runner on the user's own machine" }),
     order: Int32({ description: 'Lower comes first' })
   },
@@ -93,8 +95,10 @@ const settings = {
 const Name = { min: 1, max: 80 }
 
 const creation = {
-  name: Text({ required: true, ...Name }),
-  initializer: required(EnvironmentInitializer),
+  name: withExample(Text({ required: true, ...Name }), 'web'),
+  initializer: withExample(required(EnvironmentInitializer), {
+    specs: [{ git: { remoteUri: 'https://github.com/acme/web.git' } }]
+  }),
   ...settings,
   environmentClass: ProjectEnvironmentClass
 }
@@ -103,7 +107,7 @@ type Creation = Static<typeof CreateProjectRequest>
 
 export const UpdateProjectRequest = Message('UpdateProjectRequest', {
   projectId: Uuid({ required: true }),
-  name: Text(Name),
+  name: withExample(Text(Name), 'web'),
   initializer: EnvironmentInitializer,
   ...settings,
   recommendedEditors: RecommendedEditors,

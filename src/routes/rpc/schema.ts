@@ -178,6 +178,14 @@ export function Message<F extends Members>(
   }) as unknown as Message<F>
 }
 
+/** Of nothing that there is. */
+export const EXAMPLE_UUID = '6f1c2d3e-4b5a-4c6d-8e7f-901a2b3c4d5e'
+
+/** The same with an example, which is part of the example of what it is a member of. */
+export function withExample<T extends TSchema>(schema: T, example: Static<T>): T {
+  return { ...schema, examples: [example] }
+}
+
 /** The same message where it must be set. */
 export function required<T extends TSchema>(schema: T): T {
   return { ...schema, 'x-required': true }

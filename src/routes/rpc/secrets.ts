@@ -9,7 +9,7 @@ import { method, type Service } from './method.ts'
 import type { OnaDependencies } from './ona.ts'
 import { PaginationRequest, PaginationResponse } from './pagination.ts'
 import { compact, Subject, subject, timestamp } from './present.ts'
-import { Bool, Empty, List, Message, Text, Timestamp, Uuid } from './schema.ts'
+import { Bool, Empty, EXAMPLE_UUID, List, Message, Text, Timestamp, Uuid, withExample } from './schema.ts'
 import { getCollection, getSecret, listOwners, SecretScope } from './secret-scopes.ts'
 
 // Secrets of projects, users, organizations and service accounts: the same that GitHub's API has, where it has any.
@@ -57,38 +57,52 @@ const Source = Message(
   'Secret.Source',
   {
     verbatim: Bool({ description: 'The value as it was given' }),
-    oidcJfrog: Message('Secret.Source.OidcJfrog', { host: Text(), providerName: Text() })
+    oidcJfrog: Message(
+      'Secret.Source.OidcJfrog',
+      { host: Text({ max: 255 }), providerName: Text({ max: 255 }) },
+      { description: 'Refused: this server asks nobody for values' }
+    )
   },
   { oneofs: { source: { members: ['verbatim', 'oidcJfrog'] } } }
 )
 
-export const Secret = Message('Secret', {
-  id: Uuid(),
-  name: Text(),
-  projectId: Uuid({ description: 'Deprecated: `scope.projectId`' }),
-  createdAt: Timestamp(),
-  updatedAt: Timestamp({ description: 'Of the value' }),
-  creator: Subject,
-  ...mounts,
-  scope: SecretScope,
-  credentialProxy: CredentialProxy
-})
+export const Secret = Message(
+  'Secret',
+  {
+    id: Uuid(),
+    name: Text(),
+    projectId: Uuid({ description: 'Deprecated: `scope.projectId`' }),
+    createdAt: Timestamp(),
+    updatedAt: Timestamp({ description: 'Of the value' }),
+    creator: Subject,
+    ...mounts,
+    scope: SecretScope,
+    credentialProxy: CredentialProxy
+  },
+  { oneofs: { mount: { members: MOUNTS } } }
+)
 
-const Value = Text({ required: true, min: 1, max: MAX_VALUE_CHARACTERS, nul: true })
+const Value = withExample(
+  Text({ required: true, min: 1, max: MAX_VALUE_CHARACTERS, nul: true }),
+  'postgres://db/one'
+)
 
 const CreateSecretRequest = Message(
   'CreateSecretRequest',
   {
-    name: Text({
-      required: true,
-      min: 3,
-      max: 127,
-      pattern: '^[0-9a-zA-Z_]{3,}$',
-      rule: 'must have letters, digits and underscores alone'
-    }),
+    name: withExample(
+      Text({
+        required: true,
+        min: 3,
+        max: 127,
+        pattern: '^[0-9a-zA-Z_]{3,}$',
+        rule: 'must have letters, digits and underscores alone'
+      }),
+      'DB_URL'
+    ),
     value: Value,
     ...mounts,
-    scope: SecretScope,
+    scope: withExample(SecretScope, { projectId: EXAMPLE_UUID }),
     projectId: Uuid({ description: 'Deprecated: `scope.projectId`' }),
     credentialProxy: CredentialProxy,
     source: Source
