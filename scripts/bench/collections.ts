@@ -17,7 +17,7 @@ export async function addCollections(dataDir: string, count: number): Promise<vo
        from (select gen_random_uuid() as owner from generate_series(1, $1)) owners, generate_series(1, 10) n`,
       [count]
     )
-    await client.query('vacuum analyze secrets')
+    await client.query('vacuum analyze')
     await client.query('checkpoint')
   } finally {
     await client.end()

@@ -1,13 +1,16 @@
-import { createHash, randomUUID } from 'node:crypto'
+import { createHash, randomBytes, randomUUID } from 'node:crypto'
 import { fastify } from 'fastify'
 import { Kysely, PostgresDialect } from 'kysely'
 import pg from 'pg'
 import { buildApp } from '../../src/app.ts'
+import { tokenCacheKey } from '../../src/auth/token.ts'
 import { createLogger } from '../../src/logger.ts'
 import { openKeyring } from '../../src/open.ts'
 import { loadGenerations } from '../../src/secrets/generations.ts'
 import { types } from '../../src/store/database.ts'
 import type { Database } from '../../src/store/tables.ts'
+import type { Request } from './load.ts'
+import { createSecret, enterOna, getSecretValue, listSecrets, type OnaWorld, SECRET_SERVICE } from './ona.ts'
 import { ADMIN_TOKEN } from './server.ts'
 import {
   attach,
@@ -18,7 +21,8 @@ import {
   OWNER,
   repository,
   secret,
-  selectionPath
+  selectionPath,
+  VALUE_BYTES
 } from './world.ts'
 
 /**
@@ -38,6 +42,9 @@ const config = benchConfig(dataDir)
 
 // ---- record ----
 
+/** Beside the secrets that the server makes. */
+const RECORDED_NAME = `FLOOR_${randomBytes(4).toString('hex')}`
+
 const recording: Recorded[] = []
 
 class RecordingClient extends pg.Client {
@@ -48,7 +55,7 @@ class RecordingClient extends pg.Client {
   }
 }
 
-async function record(): Promise<Record<string, Recorded[]>> {
+async function record(): Promise<{ recorded: Record<string, Recorded[]>; ona: OnaWorld }> {
   const pool = new pg.Pool({
     ...attached.connection,
     max: 1,
@@ -66,18 +73,23 @@ async function record(): Promise<Record<string, Recorded[]>> {
     tokenLifetimes: { defaultDays: 90, maxDays: 366 },
     logger: createLogger('silent')
   })
-  const authorization = `Bearer ${ADMIN_TOKEN}`
-  const request = async (method: 'GET' | 'PUT', url: string, payload?: string) => {
+  const ask = async ({ method, path, body, token = ADMIN_TOKEN }: Request) => {
+    const authorization = `Bearer ${token}`
+    // The token is known, as it nearly always is: asked for just now.
+    app.authenticator.forget([tokenCacheKey(token)])
+    await app.authenticator.authenticate(authorization, undefined)
     recording.length = 0
     const response = await app.inject({
       method,
-      url,
+      url: path,
       headers: { authorization },
-      ...(payload && { payload })
+      ...(body && { payload: body })
     })
-    if (response.statusCode >= 300) throw new Error(`${method} ${url} answered ${response.statusCode}`)
+    if (response.statusCode >= 300) throw new Error(`${method} ${path} answered ${response.statusCode}`)
     return { statements: [...recording], response }
   }
+  const request = async (method: Request['method'], path: string, body?: string) =>
+    await ask({ method, path, ...(body && { body }) })
   const { default: sealedBox } = await import('tweetnacl-sealedbox-js')
   const secrets = `/repos/${OWNER}/${repository(0)}/codespaces/secrets`
   const empty = `/repos/${OWNER}/${emptyRepository(0)}/codespaces/secrets`
@@ -95,21 +107,27 @@ async function record(): Promise<Record<string, Recorded[]>> {
       .execute()
     return JSON.stringify({ selected_repository_ids: rows.map(({ id }) => id) })
   }
+  const ona = await enterOna(db)
+  // The first use of a token is noted, beside what it is used for.
   await request('GET', secrets)
+  await ask(getSecretValue(ona))
   const recorded = {
     'public key': (await request('GET', `${secrets}/public-key`)).statements,
     'get one': (await request('GET', `${secrets}/${secret(0)}`)).statements,
     'list 100': (await request('GET', `${secrets}?per_page=100`)).statements,
     'put, update': (await request('PUT', `${secrets}/${secret(0)}`, await body(secrets))).statements,
     'put, create': (await request('PUT', `${empty}/${newSecret(0)}`, await body(empty))).statements,
-    'select 1000': (await request('PUT', selectionPath('MANY_SELECTED'), await allRepositories())).statements
+    'select 1000': (await request('PUT', selectionPath('MANY_SELECTED'), await allRepositories())).statements,
+    CreateSecret: (await ask(createSecret(ona, RECORDED_NAME, 0))).statements,
+    ListSecrets: (await ask(listSecrets(ona, 100))).statements,
+    GetSecretValue: (await ask(getSecretValue(ona))).statements
   }
   await app.close()
   await db.destroy()
-  return recorded
+  return { recorded, ona }
 }
 
-const recorded = await record()
+const { recorded, ona } = await record()
 
 // ---- replay ----
 
@@ -159,12 +177,16 @@ const update = recorded['put, update']!
 const create = recorded['put, create']!
 const [updated] = (await pool.query(prepared(update[0]!, update[0]!.values))).rows as Row[]
 const rowVersionIndex = parameterIndex(update[1]!, /row_version = \$(\d+)::integer/)
-const insert = create.find(({ text }) => text.includes('insert into secrets'))!
-const insertedUid = insert.values[parameterIndex(insert, /select \$(\d+)::uuid, \$/)]
+const insertedUid = insertedUidOf(create)
 const lockedOwner = create.find(({ text }) => text.includes('for no key update'))!.values[0]
 
 function parameterIndex({ text }: Recorded, pattern: RegExp): number {
   return Number(pattern.exec(text)![1]) - 1
+}
+
+function insertedUidOf(statements: Recorded[]): unknown {
+  const insert = statements.find(({ text }) => text.includes('insert into secrets'))!
+  return insert.values[parameterIndex(insert, /select \$(\d+)::uuid, \$/)]
 }
 
 function replacing(values: unknown[], replacements: ReadonlyMap<unknown, unknown>): unknown[] {
@@ -192,6 +214,17 @@ function bindCreate(repo: string, name: string): Bind {
   ]
   return (values, previous) =>
     replacing(values, new Map(previous ? [...named, [lockedOwner, previous.repository_uid]] : named))
+}
+
+const createdUid = insertedUidOf(recorded.CreateSecret!)
+
+function bindCreateSecret(projectUid: string, name: string): Bind {
+  const named = new Map<unknown, unknown>([
+    [ona.emptyUids[0], projectUid],
+    [RECORDED_NAME, name],
+    [createdUid, randomUUID()]
+  ])
+  return (values) => replacing(values, named)
 }
 
 const app = fastify()
@@ -223,6 +256,21 @@ app.put(`${path}/:name`, async (request, reply) => {
 app.put(selectionPath('MANY_SELECTED'), async (_request, reply) => {
   await replay(recorded['select 1000']!, fixed)
   return reply.code(204).send()
+})
+
+let created = 0
+app.post(`${SECRET_SERVICE}/CreateSecret`, async () => {
+  const projectUid = ona.emptyUids[created % ona.emptyUids.length]!
+  const name = `${RECORDED_NAME}_${created++}`
+  await replay(recorded.CreateSecret!, bindCreateSecret(projectUid, name))
+  return { secret: { name, scope: { projectId: projectUid } } }
+})
+app.post(`${SECRET_SERVICE}/ListSecrets`, async () => {
+  return { secrets: await replay(recorded.ListSecrets!, fixed) }
+})
+app.post(`${SECRET_SERVICE}/GetSecretValue`, async () => {
+  await replay(recorded.GetSecretValue!, fixed)
+  return { value: 'a'.repeat(VALUE_BYTES) }
 })
 
 await app.listen({ host: '127.0.0.1', port: 0 })

@@ -9,9 +9,11 @@ export interface Measured {
 }
 
 export interface Request {
-  method: 'GET' | 'PUT'
+  method: 'GET' | 'PUT' | 'POST'
   path: string
   body?: string
+  /** instead of the first administrator's */
+  token?: string
 }
 
 /** Drives one subject for a while; each request is the next of an endless series. */
@@ -25,12 +27,12 @@ export async function drive(
     url,
     connections,
     duration: seconds,
-    headers: { authorization: `Bearer ${ADMIN_TOKEN}`, 'content-type': 'application/json' },
     requests: [
       {
         setupRequest: (request) => {
-          const { method, path, body } = next()
-          return { ...request, method, path, body: body ?? '' }
+          const { method, path, body, token = ADMIN_TOKEN } = next()
+          const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json' }
+          return { ...request, method, path, headers, body: body ?? '' }
         }
       }
     ]

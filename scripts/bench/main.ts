@@ -7,6 +7,16 @@ import { benchBoxes } from './boxes.ts'
 import { addCollections, MANY_COLLECTIONS } from './collections.ts'
 import { benchEvents, EVENT_MS_BAR, type EventFigures, STREAMS, STREAMS_MIB_BAR } from './events.ts'
 import { drive, type Measured, median, type Request } from './load.ts'
+import {
+  createSecret,
+  DEEP_PAGE,
+  enterOnaOf,
+  findPages,
+  furnishOna,
+  getSecretValue,
+  listSecrets,
+  type OnaWorld
+} from './ona.ts'
 import { readMemory, type Subject, startCoffer, startFloor } from './server.ts'
 import {
   EMPTY_REPOSITORIES,
@@ -42,7 +52,10 @@ const BARS: Readonly<Record<string, number>> = {
   'put, update': 0.55,
   'put, create': 0.55,
   'put, one set': 0.55,
-  'select 1000': 0.55
+  'select 1000': 0.55,
+  CreateSecret: 0.6,
+  ListSecrets: 0.7,
+  GetSecretValue: 0.6
 }
 /** What is measured at another number of connections than the others. */
 const CONNECTIONS: Readonly<Record<string, readonly number[]>> = {
@@ -76,10 +89,9 @@ const { values: options } = parseArgs({
 /** How many new secrets go into one collection before the next one's turn, for `put, one set`. */
 const SET = 200
 
-function requests(
-  bodies: ReadonlyMap<string, string>,
-  repositoryIds: readonly number[]
-): Record<string, () => Request> {
+type Operations = Readonly<Record<string, () => Request>>
+
+function requests(bodies: ReadonlyMap<string, string>, repositoryIds: readonly number[]): Operations {
   const path = (repo: string) => `/repos/${OWNER}/${repo}/codespaces/secrets`
   const selection = JSON.stringify({ selected_repository_ids: repositoryIds })
   let counter = 0
@@ -105,6 +117,17 @@ function requests(
       return { method: 'PUT', path: `${path(repo)}/${newSecret(counter)}`, body: bodies.get(repo)! }
     },
     'select 1000': () => ({ method: 'PUT', path: selectionPath('MANY_SELECTED'), body: selection })
+  }
+}
+
+function onaRequests(world: OnaWorld): Operations {
+  let counter = 0
+  const first = listSecrets(world, 100)
+  const value = getSecretValue(world)
+  return {
+    CreateSecret: () => createSecret(world, newSecret(counter), counter++),
+    ListSecrets: () => first,
+    GetSecretValue: () => value
   }
 }
 
@@ -153,7 +176,7 @@ function printRow({ operation, connections, server, floor, ratio }: Row): void {
   const bar = BARS[operation]!
   console.log(
     [
-      operation.padEnd(12),
+      operation.padEnd(14),
       cell(connections, 5),
       cell(server.throughput.toFixed(0), 9),
       cell(server.p50, 6),
@@ -167,14 +190,10 @@ function printRow({ operation, connections, server, floor, ratio }: Row): void {
   )
 }
 
-async function benchOperations(
-  coffer: Subject,
-  floor: Subject,
-  operations: Record<string, () => Request>
-): Promise<Row[]> {
+async function benchOperations(coffer: Subject, floor: Subject, operations: Operations): Promise<Row[]> {
   console.log('')
-  console.log('                      Coffer                   floor')
-  console.log('operation    conns     req/s p50 ms p99 ms     req/s p50 ms p99 ms  ratio')
+  console.log('                        Coffer                   floor')
+  console.log('operation      conns     req/s p50 ms p99 ms     req/s p50 ms p99 ms  ratio')
   const rows: Row[] = []
   for (const [operation, next] of Object.entries(operations)) {
     if (!operation.includes(options.only)) continue
@@ -245,26 +264,45 @@ async function benchSelection(coffer: Subject): Promise<number> {
   return ratio
 }
 
-interface Operations {
+/** The last page of many secrets, and the first one: what stands behind a page costs nothing. */
+async function benchPages(coffer: Subject, world: OnaWorld): Promise<number> {
+  const { first, deep } = await findPages(coffer.url, world)
+  const { ratio } = await compare(
+    coffer,
+    coffer,
+    10,
+    () => first,
+    () => deep
+  )
+  return ratio
+}
+
+interface ServerFigures {
   rows: Row[]
   /** cost of a page of 1,000 selected repositories, beside one of 10 */
   selection: number
+  /** cost of the last page of a list, beside its first */
+  pages: number
   memory: Awaited<ReturnType<typeof readMemory>>
 }
 
-async function benchServer(dataDir: string): Promise<Operations> {
+async function benchServer(dataDir: string): Promise<ServerFigures> {
   const coffer = await startCoffer(dataDir)
   try {
     console.log(`furnishing ${REPOSITORIES * SECRETS} secrets in ${REPOSITORIES} repositories …`)
     const sizes = { repositories: REPOSITORIES, secrets: SECRETS, emptyRepositories: EMPTY_REPOSITORIES }
     const bodies = await furnish(coffer.url, sizes)
     const repositoryIds = await furnishOrganization(coffer.url)
+    await furnishOna(coffer.url)
     await addCollections(dataDir, 0)
+    const ona = await enterOnaOf(dataDir)
     const floor = await startFloor(dataDir)
     try {
-      const rows = await benchOperations(coffer, floor, requests(bodies, repositoryIds))
+      const operations = { ...requests(bodies, repositoryIds), ...onaRequests(ona) }
+      const rows = await benchOperations(coffer, floor, operations)
       const selection = await benchSelection(coffer)
-      return { rows, selection, memory: await readMemory(coffer.pid) }
+      const pages = await benchPages(coffer, ona)
+      return { rows, selection, pages, memory: await readMemory(coffer.pid) }
     } finally {
       await floor.stop()
     }
@@ -274,7 +312,7 @@ async function benchServer(dataDir: string): Promise<Operations> {
 }
 
 function printRatios(
-  { memory, selection }: Operations,
+  { memory, selection, pages }: ServerFigures,
   boxes: Awaited<ReturnType<typeof benchBoxes>>,
   collections: Awaited<ReturnType<typeof benchCollections>> | undefined,
   audit: AuditFigures | undefined
@@ -287,6 +325,10 @@ function printRatios(
   console.log(
     `page of 1,000 selected repositories, beside one of 10: cost × ${selection.toFixed(2)} ≤ ${PAGE_BAR} ` +
       verdict(selection <= PAGE_BAR)
+  )
+  console.log(
+    `page ${DEEP_PAGE} of a list of secrets, beside page 1: cost × ${pages.toFixed(2)} ≤ ${PAGE_BAR} ` +
+      verdict(pages <= PAGE_BAR)
   )
   if (collections) {
     const { cost } = collections

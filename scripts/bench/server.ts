@@ -25,6 +25,9 @@ async function untilReady(
     })
   })
   child.removeAllListeners('exit')
+  // From here on its output is read and dropped: whoever drives the load does not read a line for each request.
+  lines.close()
+  child.stdout!.resume()
   return url
 }
 

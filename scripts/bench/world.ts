@@ -62,16 +62,21 @@ export async function furnish(
       await call(url, 'PUT', `${collection}/${secret(index)}`, body)
     }
   }
-  const jobs = [
-    ...Array.from({ length: sizes.repositories }, (_, index) => () => make(repository(index), sizes.secrets)),
-    ...Array.from({ length: sizes.emptyRepositories }, (_, index) => () => make(emptyRepository(index), 0))
-  ]
+  await inParallel(sizes.repositories, (index) => make(repository(index), sizes.secrets))
+  await inParallel(sizes.emptyRepositories, (index) => make(emptyRepository(index), 0))
+  return bodies
+}
+
+const FURNISHERS = 8
+
+/** Does something for each index, several at a time. */
+export async function inParallel(count: number, work: (index: number) => Promise<unknown>): Promise<void> {
+  let next = 0
   await Promise.all(
-    Array.from({ length: 8 }, async () => {
-      for (let job = jobs.shift(); job; job = jobs.shift()) await job()
+    Array.from({ length: FURNISHERS }, async () => {
+      while (next < count) await work(next++)
     })
   )
-  return bodies
 }
 
 /** Makes an organization with repositories and two secrets; gives the ids of the repositories. */

@@ -1,5 +1,6 @@
 import { type Kysely, sql, type Transaction } from 'kysely'
 import { utc } from './repositories.ts'
+import { statement } from './statement.ts'
 import type { AccountKind, Database } from './tables.ts'
 
 export interface Account {
@@ -93,15 +94,13 @@ export async function insertAccount(
   return await getAccountById(tx, id)
 }
 
+const lock = statement<{ accountUid: string }, { id: number }>((db, { accountUid }) =>
+  db.selectFrom('accounts').select('id').where('uid', '=', accountUid).forNoKeyUpdate()
+)
+
 /** Locks the row, so that nothing is added to what the account owns; false when it is gone. */
 export async function lockAccount(tx: Transaction<Database>, accountUid: string): Promise<boolean> {
-  const row = await tx
-    .selectFrom('accounts')
-    .select('id')
-    .where('uid', '=', accountUid)
-    .forNoKeyUpdate()
-    .executeTakeFirst()
-  return row !== undefined
+  return (await lock(tx, { accountUid })).length > 0
 }
 
 export async function updateAccountName(

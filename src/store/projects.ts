@@ -158,15 +158,13 @@ export async function countProjects(
   return total
 }
 
+const lock = statement<{ projectUid: string }, { id: number }>((db, { projectUid }) =>
+  db.selectFrom('projects').select('id').where('uid', '=', projectUid).forNoKeyUpdate()
+)
+
 /** Locks the row, so that nothing is added to what the project owns; false when it is gone. */
 export async function lockProject(tx: Transaction<Database>, projectUid: string): Promise<boolean> {
-  const row = await tx
-    .selectFrom('projects')
-    .select('id')
-    .where('uid', '=', projectUid)
-    .forNoKeyUpdate()
-    .executeTakeFirst()
-  return row !== undefined
+  return (await lock(tx, { projectUid })).length > 0
 }
 
 /** What of a project is set, as it is stored. */

@@ -242,15 +242,13 @@ export async function deleteRedirect(
     .execute()
 }
 
+const lock = statement<{ repositoryUid: string }, { id: number }>((db, { repositoryUid }) =>
+  db.selectFrom('repositories').select('id').where('uid', '=', repositoryUid).forNoKeyUpdate()
+)
+
 /** Locks the row, so that nothing is added to what the repository owns; false when it is gone. */
 export async function lockRepository(tx: Transaction<Database>, repositoryUid: string): Promise<boolean> {
-  const row = await tx
-    .selectFrom('repositories')
-    .select('id')
-    .where('uid', '=', repositoryUid)
-    .forNoKeyUpdate()
-    .executeTakeFirst()
-  return row !== undefined
+  return (await lock(tx, { repositoryUid })).length > 0
 }
 
 export async function findRepositoryUid(

@@ -1,0 +1,127 @@
+import t from 'tap'
+import { issueEnvironmentToken } from '../../src/directory/environment-tokens.ts'
+import { NotFound } from '../../src/errors.ts'
+import { SYSTEM } from '../helper.ts'
+import { startOnaServer } from '../routes/rpc/helper.ts'
+
+const HOUR = 3600
+
+async function startWithEnvironments(t: Parameters<typeof startOnaServer>[0]) {
+  const server = await startOnaServer(t)
+  const { db, acme, owner } = server
+  const makeEnvironment = async () => {
+    const { id, uid } = await db
+      .insertInto('environments')
+      .values({
+        organization_id: acme.id,
+        project_id: null,
+        creator_kind: 'user',
+        creator_uid: owner.account.uid
+      })
+      .returning(['id', 'uid'])
+      .executeTakeFirstOrThrow()
+    return {
+      environment_id: id,
+      environment_uid: uid,
+      organization_id: acme.id,
+      organization_uid: acme.uid
+    }
+  }
+  const makeSecret = async (name: string, value: string): Promise<string> => {
+    const { body } = await server.call('SecretService/CreateSecret', owner.token, {
+      name,
+      value,
+      environmentVariable: true,
+      scope: { organizationId: acme.uid }
+    })
+    return body.secret.id
+  }
+  const give = async (environmentId: number, secretUid: string) => {
+    const { id } = await db
+      .selectFrom('secrets')
+      .select('id')
+      .where('uid', '=', secretUid)
+      .executeTakeFirstOrThrow()
+    await db
+      .insertInto('environment_secrets')
+      .values({ environment_id: environmentId, secret_id: id })
+      .execute()
+  }
+  const read = (token: string | undefined, secretId: string) =>
+    server.call('SecretService/GetSecretValue', token, { secretId })
+  return { server, makeEnvironment, makeSecret, give, read }
+}
+
+t.test('an environment reads what it receives, and nothing else', async (t) => {
+  const { server, makeEnvironment, makeSecret, give, read } = await startWithEnvironments(t)
+  const [given, kept] = [await makeSecret('GIVEN', 'open sesame'), await makeSecret('KEPT', 'hush')]
+  const [mine, others] = [await makeEnvironment(), await makeEnvironment()]
+  await give(mine.environment_id, given)
+  await give(others.environment_id, kept)
+  const { token, expiresAt } = await issueEnvironmentToken(server.db, SYSTEM, mine, HOUR)
+  t.match(token, /^coffer_env_/)
+  const lifetime = expiresAt.getTime() - Date.now()
+  t.ok(lifetime > 0 && lifetime <= HOUR * 1000)
+
+  const answer = await read(token, given)
+  t.equal(answer.status, 200)
+  t.strictSame(answer.body, { value: 'open sesame' })
+  t.match((await read(token, kept)).body, { code: 'not_found' })
+  t.match((await read(server.owner.token, given)).body, { code: 'permission_denied' })
+  const removed = await server.call('SecretService/DeleteSecret', token, { secretId: given })
+  t.match(removed.body, { code: 'permission_denied' })
+
+  const records = await server.db
+    .selectFrom('audit_events')
+    .select(['stream_uid', 'action', 'actor_kind', 'actor_uid', 'subject_uid', 'name'])
+    .where('action', 'in', ['token.create', 'secret.read'])
+    .where('stream_uid', '=', server.acme.uid)
+    .orderBy('id')
+    .execute()
+  const { id } = await server.db
+    .selectFrom('tokens')
+    .select('id')
+    .where('environment_id', '=', mine.environment_id)
+    .executeTakeFirstOrThrow()
+  const stream_uid = server.acme.uid
+  t.strictSame(records, [
+    {
+      stream_uid,
+      action: 'token.create',
+      actor_kind: 'system',
+      actor_uid: null,
+      subject_uid: mine.environment_uid,
+      name: `${mine.environment_uid}#${id}`
+    },
+    {
+      stream_uid,
+      action: 'secret.read',
+      actor_kind: 'environment',
+      actor_uid: mine.environment_uid,
+      subject_uid: given,
+      name: 'GIVEN'
+    }
+  ])
+})
+
+t.test('what an environment no longer receives it no longer reads', async (t) => {
+  const { server, makeEnvironment, makeSecret, give, read } = await startWithEnvironments(t)
+  const secret = await makeSecret('GIVEN', 'open sesame')
+  const environment = await makeEnvironment()
+  await give(environment.environment_id, secret)
+  const { token } = await issueEnvironmentToken(server.db, SYSTEM, environment, HOUR)
+  t.equal((await read(token, secret)).status, 200)
+  await server.db.deleteFrom('environment_secrets').execute()
+  t.match((await read(token, secret)).body, { code: 'not_found' })
+})
+
+t.test('a token ends with its environment, and none is made for one that is gone', async (t) => {
+  const { server, makeEnvironment, makeSecret, give, read } = await startWithEnvironments(t)
+  const secret = await makeSecret('GIVEN', 'open sesame')
+  const environment = await makeEnvironment()
+  await give(environment.environment_id, secret)
+  const { token } = await issueEnvironmentToken(server.db, SYSTEM, environment, HOUR)
+  await server.db.deleteFrom('environments').where('id', '=', environment.environment_id).execute()
+  t.equal((await read(token, secret)).status, 401)
+  await t.rejects(issueEnvironmentToken(server.db, SYSTEM, environment, HOUR), NotFound)
+})
