@@ -1,6 +1,8 @@
 import t, { type Test } from 'tap'
 import { hashToken } from '../../../src/auth/token.ts'
-import { startSecondNode } from '../../helper.ts'
+import { inTheNameOf } from '../../../src/directory/change.ts'
+import { revokeAll } from '../../../src/directory/tokens.ts'
+import { SYSTEM, startSecondNode } from '../../helper.ts'
 import { type OnaServer, sdk, startOnaServer } from './helper.ts'
 import { makeEnvironment, makeRunner, makeServiceAccount } from './machines.ts'
 
@@ -214,6 +216,8 @@ t.test('tokens that act for others on an account are not its own', async (t) => 
   })
   t.equal(revoked.statusCode, 204)
   t.equal((await call(IDENTITY, owner.token)).status, 401)
+  const own = await inTheNameOf(db, SYSTEM, (tx) => revokeAll(tx, SYSTEM, acme))
+  t.strictSame(own, [], 'an organization has none of its own')
   for (const { token } of others) t.equal((await call(IDENTITY, token)).status, 200)
 })
 
