@@ -52,8 +52,8 @@ export async function ensureAdmin(
 function requireTwoLogins({ adminLogin, organization }: Config): void {
   if (adminLogin.toLowerCase() !== organization.toLowerCase()) return
   throw new RefusedToStart(
-    `COFFER_ADMIN_LOGIN and COFFER_ORGANIZATION are both ${organization}, and no two accounts can be called the same. ` +
-      'Set one of them to another login.'
+    `COFFER_ADMIN_LOGIN and COFFER_ORGANIZATION are both ${organization}, ` +
+      'and no two accounts can have the same login. Set one of them to another.'
   )
 }
 

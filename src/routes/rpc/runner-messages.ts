@@ -54,6 +54,7 @@ const LogLevel = Enum('LOG_LEVEL', {
   LOG_LEVEL_ERROR: 4
 })
 
+/** A password is refused, not dropped: whoever sends one would believe that it is kept. Nothing here could use it. */
 const metrics = {
   enabled: Bool(),
   url: Text({
@@ -62,6 +63,11 @@ const metrics = {
     rule: 'must be an http or https URL without a user and a password'
   }),
   username: Text({ max: 255 }),
+  password: Text({
+    pattern: '^$',
+    rule: 'must not be set: this server keeps no credentials of runners; give it to the runner itself',
+    description: 'Never kept, and refused'
+  }),
   managedMetricsEnabled: Bool()
 }
 
@@ -72,53 +78,34 @@ const settings = {
   devcontainerImageCacheEnabled: Bool()
 }
 
-const Region = Text({ max: 255, description: 'Where it shall run, which is but a hint' })
+const DesiredPhase = Enum('RUNNER_PHASE', DESIRABLE_PHASES, {
+  description: 'Inactive: no environments are made on it'
+})
 
-/**
- * A password that is dropped would leave whoever sent it believing that it is kept, and it is one that a runner, which
- * is no environment, would have to be able to read: there is no reader that it could be sealed for.
- */
-const metricsWithPassword = {
-  ...metrics,
-  password: Text({
-    pattern: '^$',
-    rule: 'must not be set: this server keeps no credentials of runners; give it to the runner itself'
-  })
-}
+const RunnerConfiguration = Message('RunnerConfiguration', {
+  region: Text({ max: 255, description: 'Where it shall run, which is but a hint' }),
+  ...settings,
+  metrics: Message('MetricsConfiguration', metrics)
+})
+
+const RunnerSpec = Message('RunnerSpec', { desiredPhase: DesiredPhase, configuration: RunnerConfiguration })
 
 export const CreateRunnerRequest = Message('CreateRunnerRequest', {
   name: Text({ required: true, min: 1, max: 80 }),
   kind: Enum('RUNNER_KIND', CREATABLE_KINDS, { description: 'Unset: it follows from the provider' }),
   provider: Enum('RUNNER_PROVIDER', CREATABLE_PROVIDERS),
-  spec: Message('RunnerSpec', {
-    desiredPhase: Enum('RUNNER_PHASE', DESIRABLE_PHASES),
-    configuration: Message('RunnerConfiguration', {
-      region: Region,
-      ...settings,
-      metrics: Message('MetricsConfiguration', metricsWithPassword)
-    })
-  })
+  spec: RunnerSpec
 })
 
 export const UpdateRunnerRequest = Message('UpdateRunnerRequest', {
   runnerId: Uuid({ required: true }),
   name: Text({ min: 1, max: 80 }),
   spec: Message('UpdateRunnerRequest.Spec', {
-    desiredPhase: Enum('RUNNER_PHASE', DESIRABLE_PHASES, {
-      description: 'Inactive: no environments are made on it'
-    }),
+    desiredPhase: DesiredPhase,
     configuration: Message('UpdateRunnerRequest.RunnerConfiguration', {
       ...settings,
-      metrics: Message('UpdateRunnerRequest.MetricsConfiguration', metricsWithPassword)
+      metrics: Message('UpdateRunnerRequest.MetricsConfiguration', metrics)
     })
-  })
-})
-
-const RunnerConfiguration = Message('RunnerConfiguration', {
-  region: Region,
-  ...settings,
-  metrics: Message('MetricsConfiguration', metrics, {
-    description: 'Without the password, which is not kept'
   })
 })
 
@@ -127,7 +114,7 @@ export const Runner = Message('Runner', {
   createdAt: Timestamp(),
   updatedAt: Timestamp(),
   name: Text(),
-  spec: Message('RunnerSpec', { desiredPhase: RunnerPhase, configuration: RunnerConfiguration }),
+  spec: RunnerSpec,
   status: Message('RunnerStatus', {
     updatedAt: Timestamp({ description: 'When it was last heard of' }),
     version: Text(),
@@ -149,10 +136,7 @@ export function runnerSettings({ name, spec = {} }: Pick<Creation | Update, 'nam
 }
 
 /** It is empty, since any other one is refused. */
-function withoutPassword(
-  configuration: NonNullable<NonNullable<Creation['spec']>['configuration']>
-): StoredConfiguration {
-  const { metrics, ...rest } = configuration
+function withoutPassword({ metrics, ...rest }: Static<typeof RunnerConfiguration>): StoredConfiguration {
   if (!metrics) return rest
   const { password: _, ...kept } = metrics
   return { ...rest, metrics: kept }
@@ -172,7 +156,7 @@ export function presentRunner(row: RunnerFacts): Static<typeof Runner> {
     updatedAt: timestamp(row.updated_at),
     name: row.name,
     spec: compact({
-      desiredPhase: row.desired_phase as Static<typeof RunnerPhase>,
+      desiredPhase: row.desired_phase as Static<typeof DesiredPhase>,
       configuration: presentConfiguration(row.configuration)
     }),
     status: compact({
