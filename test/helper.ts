@@ -194,7 +194,7 @@ export async function startTestServer(t: Test, options: TestServerOptions = {}):
 export async function startSecondNode(
   t: Test,
   { databaseUrl, keyring, vault }: TestServer,
-  options: Pick<TestServerOptions, 'rateLimits' | 'events'> = {}
+  options: Pick<TestServerOptions, 'rateLimits' | 'events' | 'eventKeepaliveMs'> = {}
 ): Promise<FastifyInstance> {
   const db = openDatabase({ connection: databaseUrl, poolSize: 10, prepare: true })
   const app = await buildApp({
@@ -204,6 +204,7 @@ export async function startSecondNode(
     limits: vault.limits,
     tokenLifetimes: LIFETIMES,
     rateLimits: options.rateLimits,
+    eventKeepaliveMs: options.eventKeepaliveMs,
     publicUrl: 'http://coffer.test',
     logger: createLogger('warn', { write: () => {} })
   })

@@ -1,8 +1,6 @@
 /** So many are remembered of one viewer, and of all together: some 80 bytes each. */
-const PER_VIEWER = 2_000
-const OF_ALL = 200_000
-
-export { PER_VIEWER as MAX_SIGHTINGS }
+export const MAX_SIGHTINGS = 2_000
+const MAX_OF_ALL = 200_000
 
 /** What viewers could see when it was last asked for: when it is gone, nobody can be asked any more. */
 export class Sightings<V extends object> {
@@ -10,7 +8,7 @@ export class Sightings<V extends object> {
   readonly #most: number
   #total = 0
 
-  constructor(most = OF_ALL) {
+  constructor(most = MAX_OF_ALL) {
     this.#most = most
   }
 
@@ -22,7 +20,7 @@ export class Sightings<V extends object> {
     const seen = this.#seen.get(viewer) ?? new Set<string>()
     this.#seen.set(viewer, seen)
     this.remove(viewer, uid)
-    if (seen.size >= PER_VIEWER || this.#total >= this.#most) {
+    if (seen.size >= MAX_SIGHTINGS || this.#total >= this.#most) {
       const [oldest] = seen
       if (oldest === undefined) return
       this.remove(viewer, oldest)

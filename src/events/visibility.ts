@@ -28,7 +28,7 @@ export function projectOf({ type, uid, collection }: ResourceEvent): string | nu
   return collection?.kind === 'project' ? collection.ownerUid : null
 }
 
-/** Whether one may know of what has happened. Who is in the organization knows of what is not told apart here. */
+/** Whether one may know of what has happened. What is neither secret, project nor environment all members know of. */
 export function maySee({ actor, organization }: Watcher, event: ResourceEvent, now: Standing): boolean {
   const { role, projectRole, ownEnvironment } = now
   const { collection } = event

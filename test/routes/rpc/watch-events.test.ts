@@ -35,8 +35,11 @@ function told(operation: string, type: string, resourceId: string): Told {
   return { operation, resourceType: `RESOURCE_TYPE_${type}`, resourceId }
 }
 
+/** Where a keepalive is not what a test is about, there is none that could end a stream. */
+const QUIET = { events: true, eventKeepaliveMs: 3_600_000 }
+
 async function start(t: Test, options: Parameters<typeof startOnaServer>[1] = {}) {
-  const server = await startOnaServer(t, { events: true, ...options })
+  const server = await startOnaServer(t, { ...QUIET, ...options })
   return { server, url: await server.listen() }
 }
 
@@ -81,6 +84,13 @@ t.test('by the official client, and as Python sends it', async (t) => {
     headers: { 'content-type': 'application/json', 'user-agent': 'Gitpod/Python 0.7.0' }
   })
   const empty = await watch(t, url, server.owner.token, { message: '' })
+  const reading = await server.createToken(server.owner.account, { scopes: ['read:org'] })
+  await server.db
+    .updateTable('tokens')
+    .set({ read_only: true })
+    .where('last_eight', '=', reading.slice(-8))
+    .execute()
+  const readOnly = await watch(t, url, reading)
   const projectId = await makeProject(server, 'web')
   for await (const event of stream) {
     t.strictSame(event, told(CREATED, 'PROJECT', projectId))
@@ -88,11 +98,12 @@ t.test('by the official client, and as Python sends it', async (t) => {
   }
   t.strictSame(await python.next(), told(CREATED, 'PROJECT', projectId))
   t.strictSame(await empty.next(), told(CREATED, 'PROJECT', projectId))
+  t.strictSame(await readOnly.next(), told(CREATED, 'PROJECT', projectId))
 })
 
 t.test('what happens on one server is told on every other', async (t) => {
   const { server } = await start(t)
-  const second = await startSecondNode(t, server, { events: true })
+  const second = await startSecondNode(t, server, QUIET)
   const there = await second.listen({ host: '127.0.0.1', port: 0 })
   const watched = await watch(t, there, server.owner.token)
   const projectId = await makeProject(server, 'web')
@@ -321,6 +332,9 @@ t.test('environments: one’s own, the one that asks, and any for owners', async
     'creator of all': await watch(t, url, member.token)
   }
   const outside = await watch(t, url, await server.createToken(outsider, { scopes: SCOPES }))
+  const account = await makeServiceAccount(server, 'ci')
+  const automated = await makeEnvironment(server, account, 'service-account')
+  const ofAccount = await watch(t, url, account.token, { message: { environmentId: automated.uid } })
   t.equal((await server.call('EventService/WatchEvents', sibling.token, message)).status, 404)
 
   const other = await makeEnvironment(server, owner.account)
@@ -347,11 +361,13 @@ t.test('environments: one’s own, the one that asks, and any for owners', async
   t.strictSame(await all.next(), told(DELETED, 'ENVIRONMENT', other.uid))
   t.strictSame(await all.next(), own[2])
   await heardAll(t, server, { outside, creator: watchers['creator of all'] })
+  await record(server.db, acme.uid, 'development_environment.update', automated.uid)
+  t.strictSame(await ofAccount.next(), told(UPDATED, 'ENVIRONMENT', automated.uid))
 })
 
 t.test('a stream ends with its token', async (t) => {
   const { server, url } = await start(t)
-  const second = await startSecondNode(t, server, { events: true })
+  const second = await startSecondNode(t, server, QUIET)
   const there = await second.listen({ host: '127.0.0.1', port: 0 })
 
   await t.test('revoked, on every server', async (t) => {
