@@ -107,7 +107,8 @@ function serve(app: FastifyInstance, dependencies: OnaDependencies, service: Ser
       const call = request.call!
       const input = decode(method.request, parseBody(request.body ?? Buffer.alloc(0)))
       await settleMessage(dependencies, method, input, call)
-      reply.type('application/json')
+      // With a serializer that is named, the framework adds no charset to the type, which Connect's has not.
+      reply.type('application/json').serializer(reply.getSerializationFunction('200')!)
       return await method.handle(input, call)
     }
   )
