@@ -1,4 +1,3 @@
-import { connect, createServer, type NetConnectOpts, type Server, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
 import { sql } from 'kysely'
@@ -9,6 +8,7 @@ import { createLogger } from '../src/logger.ts'
 import { loadGenerations } from '../src/secrets/generations.ts'
 import { openDatabase } from '../src/store/database.ts'
 import { isConsistent } from './consistency.ts'
+import { type Direction, Gate } from './gate.ts'
 import { sealFor, startTestServer, type TestRequest, type TestServer } from './helper.ts'
 import { sendRaw } from './raw-http.ts'
 import { isRefusal, type Refusal, stored } from './routes/github/refusal.ts'
@@ -19,64 +19,6 @@ const REPO = '/repos/mona/web/codespaces/secrets'
 const USER = '/user/codespaces/secrets'
 const VALUE = 'MARKER-of-an-outage-77c0'
 const AWAY: Refusal = { status: 503, message: 'Service temporarily unavailable. Try again shortly.' }
-
-type Direction = 'query' | 'result'
-
-/** A way to the database that can be cut, all at once or at a certain point of the traffic. */
-class Gate {
-  readonly #target: NetConnectOpts
-  readonly #sockets = new Set<Socket>()
-  #server: Server | undefined
-  #port = 0
-  /** called with each piece of traffic before it is passed on; true cuts */
-  onTraffic: (direction: Direction) => boolean = () => false
-
-  constructor(url: string) {
-    const { hostname, port, searchParams } = new URL(url)
-    const folder = searchParams.get('host')
-    this.#target = folder?.startsWith('/')
-      ? { path: `${folder}/.s.PGSQL.${port || 5432}` }
-      : { host: hostname, port: Number(port || 5432) }
-  }
-
-  get port(): number {
-    return this.#port
-  }
-
-  async open(): Promise<void> {
-    const server = createServer((client) => this.#join(client))
-    this.#server = server
-    await new Promise<void>((resolve) => server.listen(this.#port, '127.0.0.1', resolve))
-    this.#port = (server.address() as { port: number }).port
-  }
-
-  #join(client: Socket): void {
-    const upstream = connect(this.#target)
-    const pass = (from: Socket, to: Socket, direction: Direction) => {
-      this.#sockets.add(from)
-      from.on('data', (bytes) => (this.onTraffic(direction) ? this.cut() : to.write(bytes)))
-      from.on('error', () => {})
-      from.on('close', () => {
-        this.#sockets.delete(from)
-        to.destroy()
-      })
-    }
-    pass(client, upstream, 'query')
-    pass(upstream, client, 'result')
-  }
-
-  /** Ends every connection, and takes no new one. */
-  cut(): void {
-    this.#server?.close()
-    this.#server = undefined
-    for (const socket of this.#sockets) socket.destroy()
-  }
-
-  async restore(): Promise<void> {
-    this.onTraffic = () => false
-    if (!this.#server) await this.open()
-  }
-}
 
 interface Stage {
   /** with a way to the database of its own, which stays */
@@ -114,11 +56,7 @@ async function start(t: Test, { poolSize = 5, rateLimits }: StageOptions = {}): 
 
   const gate = new Gate(server.databaseUrl)
   await gate.open()
-  const url = new URL(server.databaseUrl)
-  url.searchParams.delete('host')
-  url.hostname = '127.0.0.1'
-  url.port = String(gate.port)
-  const db = openDatabase({ connection: url.href, poolSize, prepare: true })
+  const db = openDatabase({ connection: gate.url, poolSize, prepare: true })
   const log: string[] = []
   const app = await buildApp({
     db,

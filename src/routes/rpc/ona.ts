@@ -152,7 +152,8 @@ function serve(
         begin(new Lines(reply))
         return reply
       }
-      reply.type('application/json')
+      // With a serializer that is named, the framework adds no charset to the type, which Connect's has not.
+      reply.type('application/json').serializer(reply.getSerializationFunction('200')!)
       return await method.handle(input, call)
     }
   )
