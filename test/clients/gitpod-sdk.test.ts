@@ -101,7 +101,7 @@ t.test('an environment reads what it receives, and nothing else', async (t) => {
   const inside = sdk(url, environment.token)
   t.strictSame(await inside.secrets.getValue({ secretId: given }), { value: 'of GIVEN' })
   await t.rejects(inside.secrets.getValue({ secretId: kept }), { status: 404, code: 'not_found' })
-  await t.rejects(inside.secrets.list({ filter: { scope } }), { status: 403 })
+  await t.rejects(inside.secrets.list({ filter: { scope } }), { status: 403, code: 'permission_denied' })
   const { subject } = await inside.identity.getAuthenticatedIdentity({})
   t.strictSame(subject, { id: environment.uid, principal: 'PRINCIPAL_ENVIRONMENT' })
 })
@@ -335,7 +335,10 @@ t.test('a 503 that heals is tried again, a refusal is not', async (t) => {
   const client = sdk(before, server.owner.token)
   t.ok((await client.identity.getAuthenticatedIdentity({})).subject)
   t.strictSame(asked, ['0', '1', '2'])
-  await t.rejects(client.projects.retrieve({ projectId: 'no uuid' }), { status: 400 })
+  await t.rejects(client.projects.retrieve({ projectId: 'no uuid' }), {
+    status: 400,
+    code: 'invalid_argument'
+  })
   t.equal(asked.length, 4)
 })
 
