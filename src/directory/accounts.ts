@@ -125,7 +125,7 @@ export async function createOrganizationRow(
 const MAX_LOGIN_LENGTH = 39
 const CANDIDATES = 50
 /** So often somebody else may take the same login at the same moment. */
-const LOGIN_TRIES = 5
+const LOGIN_TRIES = 10
 
 /** The login that a name makes: without accents, and with a hyphen for what a login does not have. */
 function loginOf(name: string): string {
@@ -224,7 +224,7 @@ export async function removeOrganization(
 }
 
 /** What an organization alone owns: projects, and who is no account but acts in it, with their tokens. */
-async function removeFurniture(
+async function clearOrganization(
   tx: Transaction<Database>,
   principal: Principal,
   { id, uid }: Pick<Account, 'id' | 'uid'>
@@ -255,7 +255,7 @@ async function removeAccount(
   for (const repository of await listOwnedRepositoryUids(tx, id)) {
     await removeRepositoryRow(tx, principal, uid, repository)
   }
-  if (kind === 'organization') revoked.push(...(await removeFurniture(tx, principal, account)))
+  if (kind === 'organization') revoked.push(...(await clearOrganization(tx, principal, account)))
   await deleteAccount(tx, id)
   await insertAuditEvents(tx, [
     { streamUid: uid, principal, action: `${kind}.remove`, subjectUid: uid, name: login }
