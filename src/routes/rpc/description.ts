@@ -75,7 +75,6 @@ function describeMethod(service: Service, method: AnyMethod, messages: Messages)
     },
     responses: {
       200: {
-        ...(method.access === 'open' && { security: [] }),
         description: streams ? 'A message on each line' : 'Done',
         content: {
           [streams ? 'application/jsonl' : 'application/json']: {
