@@ -201,7 +201,8 @@ const asMethod = (name: string, request: typeof Empty) =>
 t.test('what must be set, oneofs and streams in the words of OpenAPI', async (t) => {
   const plainMethod = asMethod('Watch', Choice as unknown as typeof Empty)
   const watch = { ...plainMethod, stream: true } as unknown as typeof plainMethod
-  const service = { name: 'TestService', description: 'A test', methods: [watch] }
+  const open = { ...asMethod('Open', Empty), access: 'open' } as const
+  const service = { name: 'TestService', description: 'A test', methods: [watch, open] }
   const described = plain(describeServices([service], '1.2.3'))
   const operation = described.paths['/api/gitpod.v1.TestService/Watch']!.post!
   t.match(operation, {
@@ -210,6 +211,12 @@ t.test('what must be set, oneofs and streams in the words of OpenAPI', async (t)
     requestBody: { required: true }
   })
   t.same(Object.keys(operation.responses[200]!.content!), ['application/jsonl'])
+  t.notOk('security' in operation)
+  t.match(described.paths['/api/gitpod.v1.TestService/Open']!.post, {
+    security: [],
+    description: 'Needs no token.',
+    requestBody: { required: false }
+  })
   t.match(operation.description, /Needs the token of a user\.\n\nEach line/)
   t.same(operation.requestBody!.content['application/json']!.example, {
     name: 'text',
