@@ -30,6 +30,9 @@ export interface ProjectFacts {
   classes: ProjectClass[]
 }
 
+/** As much of a project as access to its secrets depends on, and where that is recorded. */
+export type ProjectHead = Pick<ProjectFacts, 'project_uid' | 'organization_uid' | 'project_role'>
+
 /**
  * The role of an actor on the project `p`: the highest of what its groups have. Owners of the organization are admins
  * of all its projects.
@@ -83,6 +86,27 @@ export async function findProject(
   projectUid: string
 ): Promise<ProjectFacts | undefined> {
   const [row] = await byUid(db, { ...acting, projectUid })
+  return row
+}
+
+const heads: Statement<Acting & { projectUid: string }, ProjectHead> = statement((db, parameter) =>
+  actingOrganization(db, parameter)
+    .innerJoin('projects as p', 'p.organization_id', 'o.id')
+    .select([
+      'p.uid as project_uid',
+      'o.uid as organization_uid',
+      projectRole(parameter.actorId).as('project_role')
+    ])
+    .where('p.uid', '=', parameter.projectUid)
+)
+
+/** The same, for what is about its secrets and not about itself. */
+export async function findProjectHead(
+  db: Kysely<Database>,
+  acting: Acting,
+  projectUid: string
+): Promise<ProjectHead | undefined> {
+  const [row] = await heads(db, { ...acting, projectUid })
   return row
 }
 

@@ -16,7 +16,8 @@ export function denialOf(error: unknown, request: FastifyRequest): Denial | unde
   }
   if (!call?.actor || !(error instanceof Forbidden || error instanceof NotFound)) return undefined
   const { principal, actor } = call
-  const organization = error instanceof Forbidden ? (call.organization ?? call.project) : undefined
+  const known = call.organization ?? call.project ?? call.secretsOf
+  const organization = error instanceof Forbidden ? known : undefined
   // Who is no account has no stream of its own: that of the instance.
   const streamUid = organization?.organization_uid ?? (actor.kind === 'user' ? actor.accountUid : undefined)
   return { ...common, action: 'access.denied', principal, ...(streamUid && { streamUid }) }

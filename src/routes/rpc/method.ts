@@ -5,7 +5,7 @@ import type { Actor } from '../../auth/actor.ts'
 import type { TokenPrincipal } from '../../secrets/vault.ts'
 import type { Acting } from '../../store/acting.ts'
 import type { OrganizationFacts } from '../../store/organizations.ts'
-import type { ProjectFacts } from '../../store/projects.ts'
+import type { ProjectFacts, ProjectHead } from '../../store/projects.ts'
 import type { Lines } from './lines.ts'
 
 declare module 'fastify' {
@@ -24,6 +24,8 @@ export interface Call {
   organization: OrganizationFacts
   /** where the method's access is about it: the project that the message names */
   project: ProjectFacts
+  /** where it is about the secrets of a project: that one */
+  secretsOf: ProjectHead
   http: FastifyRequest
 }
 

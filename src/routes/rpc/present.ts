@@ -38,7 +38,8 @@ export function principalKinds(name: PrincipalName): string[] {
 /** Who did something; undefined when nobody did whom Ona's API could name. */
 export function subject(kind: string, uid: string | null): Static<typeof Subject> | undefined {
   if (uid === null) return undefined
-  return compact({ id: uid, principal: PRINCIPALS[kind] })
+  const principal = PRINCIPALS[kind]
+  return principal ? { id: uid, principal } : { id: uid }
 }
 
 /**

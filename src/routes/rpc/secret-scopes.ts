@@ -5,7 +5,7 @@ import { Forbidden, NotFound } from '../../errors.ts'
 import type { Collection } from '../../secrets/collection.ts'
 import { findActingOrganization } from '../../store/acting.ts'
 import type { OrganizationFacts } from '../../store/organizations.ts'
-import { findProject } from '../../store/projects.ts'
+import { findProjectHead } from '../../store/projects.ts'
 import {
   findSecretFacts,
   listVisibleProjects,
@@ -41,8 +41,8 @@ async function findOwner(db: Kysely<Database>, call: Call, scope: SecretScope): 
   const { userId, projectId, organizationId, serviceAccountId } = scope
   if (userId !== undefined) return { kind: 'user', ownerUid: userId, organization: undefined }
   if (projectId !== undefined) {
-    const project = await findProject(db, acting, projectId)
-    if (project) call.project = project
+    const project = await findProjectHead(db, acting, projectId)
+    if (project) call.secretsOf = project
     const projectRole = project?.project_role ?? null
     return { kind: 'project', ownerUid: projectId, organization: undefined, projectRole }
   }
@@ -75,7 +75,7 @@ export async function getCollection(
 ): Promise<Collection> {
   const owner = await findOwner(db, call, scope)
   requireCollectionAccess(call.actor, wish, owner)
-  const organization = owner.kind === 'project' ? call.project : owner.organization
+  const organization = owner.kind === 'project' ? call.secretsOf : owner.organization
   return {
     app: 'codespaces',
     kind: owner.kind,
