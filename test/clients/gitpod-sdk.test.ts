@@ -101,7 +101,7 @@ t.test('an environment reads what it receives, and nothing else', async (t) => {
   const inside = sdk(url, environment.token)
   t.strictSame(await inside.secrets.getValue({ secretId: given }), { value: 'of GIVEN' })
   await t.rejects(inside.secrets.getValue({ secretId: kept }), { status: 404, code: 'not_found' })
-  await t.rejects(inside.secrets.list({ filter: { scope } }), { status: 403, code: 'permission_denied' })
+  await t.rejects(inside.secrets.list({ filter: { scope } }), { status: 404, code: 'not_found' })
   const { subject } = await inside.identity.getAuthenticatedIdentity({})
   t.strictSame(subject, { id: environment.uid, principal: 'PRINCIPAL_ENVIRONMENT' })
 })
