@@ -117,7 +117,7 @@ const ONA_ACCESS = {
     ...WRITES_ORGANIZATION,
     organizationRole: 'member'
   },
-  'organizations:create': { on: 'token', by: 'user', scopes: ['admin:org'] },
+  'organizations:create': { on: 'token', by: 'user', ...WRITES_ORGANIZATION },
   'personal-access-tokens': { on: 'token', by: 'user', scopes: [], everyScope: FULL_SCOPES },
   'service-account': { on: 'token', by: 'service-account', scopes: [] }
 } as const satisfies Record<string, AccessRule>
