@@ -759,7 +759,8 @@ const MESSAGES: Record<string, Build> = {
   'OrganizationService/SetRole': async (world, target) => ({
     ...organizationId(world, target),
     userId: target.endsWith('sam') ? world.globex.owner.account.uid : (await makeMember(world, target)).uid,
-    role: 'ORGANIZATION_ROLE_ADMIN'
+    // Another owner could go on without the first one, who must stay the last.
+    role: 'ORGANIZATION_ROLE_MEMBER'
   }),
   'OrganizationService/LeaveOrganization': async (world, target, self) =>
     target === 'acme' ? { userId: (await makeMember(world, target)).uid } : userOf(world, target, self),
