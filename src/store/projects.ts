@@ -35,15 +35,17 @@ export type ProjectHead = Pick<ProjectFacts, 'project_uid' | 'organization_uid' 
 
 /**
  * The role of an actor on the project `p`: the highest of what its groups have. Owners of the organization are admins
- * of all its projects.
+ * of all its projects. Everyone is its members and its service accounts, not what else acts in it.
  *
  * @param memberRole the column with the actor's role in the organization
  */
 export function projectRole(actorId: number | RawBuilder<number>, memberRole = 'm.role') {
   return sql<ProjectRole | null>`case when ${sql.ref(memberRole)} = 'admin' then 'admin' else (
     select pp.role from project_policies pp join groups g on g.id = pp.group_id
-    where pp.project_id = p.id and (g.everyone or exists (
-      select 1 from group_members gm where gm.group_id = g.id
+    where pp.project_id = p.id and (
+      (g.everyone and (${sql.ref(memberRole)} is not null
+        or exists (select 1 from service_accounts everybody where everybody.id = ${actorId})))
+      or exists (select 1 from group_members gm where gm.group_id = g.id
         and (gm.account_id = ${actorId} or gm.service_account_id = ${actorId})))
     order by array_position(array['admin', 'editor', 'user'], pp.role) limit 1) end`
 }
