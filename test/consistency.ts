@@ -30,7 +30,7 @@ export async function isConsistent(t: Test, db: Kysely<Database>): Promise<void>
       and not exists (select 1 from deployment_environments where uid = s.owner_uid
         and s.kind = 'deployment-environment')
       and not exists (select 1 from projects where uid = s.owner_uid and s.kind = 'project')
-      and not exists (select 1 from service_accounts where uid = s.owner_uid
+      and not exists (select 1 from service_accounts where uid = s.owner_uid and suspended_at is null
         and s.kind = 'service-account')`.execute(db)
   t.strictSame(orphans, [], 'no secret is left without its owner')
 }
