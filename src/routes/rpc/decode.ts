@@ -176,10 +176,18 @@ function readList(schema: Schema, json: unknown[], field: string, findings: Find
   }
   return json.map((item, index) => {
     const place = `${field}[${index}]`
-    if (item !== null) return readMember(items as Schema, item, place, findings)
+    if (item !== null) return readEntry(items as Schema, item, place, findings)
     findings.tell(place, 'must not be null')
     return undefined
   })
+}
+
+/** An entry of a list or a map, where nothing can be unset. */
+function readEntry(schema: Schema, json: unknown, place: string, findings: Findings): unknown {
+  const before = findings.count
+  const value = readMember(schema, json, place, findings)
+  if (value === undefined && findings.count === before) findings.tell(place, 'must be set')
+  return value
 }
 
 function readMap(
@@ -193,7 +201,7 @@ function readMap(
     const place = `${field}[${index}]`
     const read = READERS.string(key, { 'x-type': 'string' } as Schema)
     if ('rule' in read) findings.tell(place, `the key ${read.rule}`)
-    return [key, readMember(values, value, place, findings)] as const
+    return [key, readEntry(values, value, place, findings)] as const
   })
   // Without a prototype, so that a key may have any name.
   return Object.assign(Object.create(null), Object.fromEntries(entries))

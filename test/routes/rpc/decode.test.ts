@@ -451,6 +451,25 @@ t.test('messages, lists and maps', (t) => {
   t.strictSame(violations(t, Whole, { someKinds: ['KIND_ONE', 7] }), [
     'someKinds[1]: must be one of KIND_UNSPECIFIED, KIND_ONE'
   ])
+  const Unset = Message('Unset', {
+    kinds: List(Enum('KIND', { KIND_ONE: 1 })),
+    ids: List(Uuid()),
+    kindMap: MapOf(Enum('KIND', { KIND_ONE: 1 })),
+    texts: List(Text())
+  })
+  const unset = {
+    kinds: ['KIND_ONE', 0, 'KIND_UNSPECIFIED'],
+    ids: ['', UUID],
+    kindMap: { a: 0 },
+    texts: ['']
+  }
+  t.strictSame(violations(t, Unset, unset, [UUID]), [
+    'kinds[1]: must be set',
+    'kinds[2]: must be set',
+    'ids[0]: must be set',
+    'kindMap[0]: must be set'
+  ])
+  t.strictSame(decode(Unset, { texts: ['', 'a'], ids: [UUID] }), { ids: [UUID], texts: ['', 'a'] })
   const map = { a: { displayName: MARKER }, [`${MARKER}\0`]: {}, [`${MARKER}\ud800`]: null, d: 1 }
   t.strictSame(violations(t, Whole, { someMap: map }), [
     'someMap[0].displayName: must have at most 5 characters',

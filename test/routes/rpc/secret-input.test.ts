@@ -492,11 +492,9 @@ t.test('ids that are not there, or not for who asks', async (t) => {
   }
 
   const robot = await create({ scope: { serviceAccountId } })
-  await db
-    .updateTable('service_accounts')
-    .set({ suspended_at: new Date() })
-    .where('uid', '=', serviceAccountId)
-    .execute()
+  const suspend = (at: Date | null) =>
+    db.updateTable('service_accounts').set({ suspended_at: at }).where('uid', '=', serviceAccountId).execute()
+  await suspend(new Date())
   await refuses(
     t,
     server,
@@ -511,6 +509,7 @@ t.test('ids that are not there, or not for who asks', async (t) => {
     NOT_FOUND,
     'for a service account that was deleted'
   )
+  await suspend(null)
 
   const shouted = await create()
   const secretId = shouted.id.toUpperCase()
