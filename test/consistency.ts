@@ -24,7 +24,7 @@ export async function isConsistent(t: Test, db: Kysely<Database>): Promise<void>
   )
   t.strictSame(unrecorded, [], 'what is gone is recorded as removed')
   const { rows: orphans } = await sql`
-    select name from secrets s
+    select s.kind, s.name from secrets s
     where not exists (select 1 from repositories where uid = s.owner_uid and s.kind = 'repository')
       and not exists (select 1 from accounts where uid = s.owner_uid and s.kind = accounts.kind)
       and not exists (select 1 from deployment_environments where uid = s.owner_uid

@@ -184,7 +184,12 @@ t.test('an organization is made with a login of its name', async (t) => {
     .where('organization_id', '=', id)
     .execute()
   t.strictSame(groups, [{ name: 'everyone', everyone: true }])
-  t.strictSame(await actionsIn(server, body.organization.id), ['organization.create Acme-Corp-Engineering'])
+  t.strictSame(await actionsIn(server, body.organization.id), [
+    'organization.create Acme-Corp-Engineering',
+    'group.create everyone',
+    'runner.create Coffer',
+    'environment_class.create Regular'
+  ])
 })
 
 t.test('many of one name at one moment are all made', async (t) => {
