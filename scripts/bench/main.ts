@@ -139,6 +139,9 @@ function middle(runs: readonly Measured[]): Measured {
   }
 }
 
+/** Enough requests for V8 to compile what serves them: with one connection it would take long. */
+const WARM_UP = { connections: 10, seconds: 2 }
+
 /** Measures two subjects in turn, so that a machine whose speed drifts does not decide. */
 async function compare(
   a: Subject,
@@ -149,8 +152,8 @@ async function compare(
 ): Promise<{ a: Measured; b: Measured; ratio: number }> {
   const runs: { a: Measured; b: Measured }[] = []
   const seconds = Number(options.seconds)
-  await drive(a.url, connections, 1, next)
-  await drive(b.url, connections, 1, nextOfB)
+  await drive(a.url, Math.max(connections, WARM_UP.connections), WARM_UP.seconds, next)
+  await drive(b.url, Math.max(connections, WARM_UP.connections), WARM_UP.seconds, nextOfB)
   for (let round = 0; round < Number(options.rounds); round++) {
     runs.push({
       a: await drive(a.url, connections, seconds, next),

@@ -3,14 +3,16 @@ import type { CollectionKind } from '../apps.ts'
 import { ACTING_FACTS, type Acting, actingOrganization } from './acting.ts'
 import type { OrganizationFacts } from './organizations.ts'
 import { projectRole } from './projects.ts'
-import { HEAD, type SecretHead } from './secrets.ts'
+import { utc } from './repositories.ts'
+import type { SecretHead } from './secrets.ts'
 import { type Statement, statement } from './statement.ts'
 import type { CredentialProxy, Database, ProjectRole } from './tables.ts'
 
 // Secrets by their uid, as Ona's API names them, with what access to them depends on.
 
-/** A secret as Ona's API shows it. */
-export interface SecretDescription extends SecretHead {
+/** A secret as Ona's API shows it, and no column more: there are up to a hundred in a list. */
+export interface SecretDescription
+  extends Pick<SecretHead, 'secret_uid' | 'secret_name' | 'mount' | 'created_at' | 'updated_at'> {
   kind: CollectionKind
   owner_uid: string
   mount_target: string | null
@@ -23,7 +25,8 @@ export interface SecretDescription extends SecretHead {
  * A secret of an environment's kind. `role` is the actor's in the organization that the token acts in, null without
  * one; `project_role` on the project that owns the secret, where it is in that organization.
  */
-export type SecretFacts = SecretDescription &
+export type SecretFacts = SecretHead &
+  SecretDescription &
   ({ [K in keyof OrganizationFacts]: OrganizationFacts[K] } | { organization_id: null; role: null }) & {
     organization_uid: string | null
     project_role: ProjectRole | null
@@ -32,7 +35,11 @@ export type SecretFacts = SecretDescription &
   }
 
 const DESCRIPTION = [
-  ...HEAD,
+  's.uid as secret_uid',
+  's.name as secret_name',
+  's.mount',
+  utc('s.created_at').as('created_at'),
+  utc('s.updated_at').as('updated_at'),
   sql<CollectionKind>`s.kind`.as('kind'),
   's.owner_uid',
   's.mount_target',
@@ -63,6 +70,7 @@ const facts: Statement<Acting & { secretUid: string }, SecretFacts> = statement(
           .on('sa.suspended_at', 'is', null)
       )
       .select(DESCRIPTION)
+      .select(['s.id as secret_id', 's.visibility', 's.value_version', 's.row_version'])
       .select([
         'a.organization_id',
         'a.organization_uid',

@@ -204,7 +204,6 @@ export function secretService({ db, vault, metrics, pages }: OnaDependencies): S
             const made = await create(vault, { principal, collection, name, attributes }, plaintext)
             metrics.secretWritten('create')
             const secret = presentSecret({
-              secret_id: 0,
               secret_uid: made.secretUid,
               secret_name: name,
               kind: collection.kind,
@@ -212,9 +211,6 @@ export function secretService({ db, vault, metrics, pages }: OnaDependencies): S
               mount: attributes.mount,
               mount_target: attributes.mountTarget,
               credential_proxy: attributes.credentialProxy,
-              visibility: attributes.visibility,
-              value_version: 1,
-              row_version: 1,
               creator_kind: principal.kind,
               creator_uid: principal.uid,
               created_at: made.createdAt,
