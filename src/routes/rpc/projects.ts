@@ -18,6 +18,7 @@ import {
   type ProjectFacts
 } from '../../store/projects.ts'
 import { CountRequest, CountResponse, count } from './count.ts'
+import { invalid } from './decode.ts'
 import { Ids, Search, some } from './filters.ts'
 import { type Call, method, type Service } from './method.ts'
 import type { OnaDependencies } from './ona.ts'
@@ -299,6 +300,9 @@ export function projectService({ db, pages }: OnaDependencies): Service {
         response: Empty,
         async handle({ projectEnvironmentClasses }, { principal, project }) {
           const classes = allowedClasses(projectEnvironmentClasses!)
+          if (classes.length < projectEnvironmentClasses!.length) {
+            throw invalid('projectEnvironmentClasses', 'each must have environmentClassId or localRunner')
+          }
           await updateProjectSettings(db, principal, project, {}, classes)
           return {}
         }

@@ -146,6 +146,7 @@ t.test('its classes come in their order, and are those of the organization alone
   })
   t.equal((await set([{ environmentClassId: small }])).body.code, 'invalid_argument', 'a disabled one')
   t.equal((await set([])).body.code, 'invalid_argument', 'none')
+  t.equal((await set([{}])).body.code, 'invalid_argument', 'one that names nothing')
   t.equal((await set(Array.from({ length: 31 }, () => asked[0]!))).body.code, 'invalid_argument')
   t.strictSame((await list()).projectEnvironmentClasses, [...asked].reverse())
 })
