@@ -190,7 +190,8 @@ async function holds(
   const details = await fc.check(property(seen) as fc.IAsyncProperty<[unknown]>, {
     numRuns: 3000,
     interruptAfterTimeLimit: milliseconds,
-    skipEqualValues: true,
+    // Not skipped: a method with few messages would run out of them, which counts as a failure.
+    ignoreEqualValues: true,
     endOnFailure: true
   })
   await running
