@@ -151,7 +151,10 @@ t.test('filters and order', async (t) => {
   const refused = await server.call(LIST, owner.token, { sort: { field: 'action' } })
   t.equal(refused.body.code, 'invalid_argument')
   await record(server.db, acme.uid, 'environment_class.update', projectId)
-  t.strictSame(await of({ subjectTypes: ['RESOURCE_TYPE_ENVIRONMENT_CLASS'] }), ['environment_class.update'])
+  t.strictSame(await of({ subjectTypes: ['RESOURCE_TYPE_ENVIRONMENT_CLASS'] }), [
+    'environment_class.update',
+    'environment_class.create'
+  ])
 })
 
 t.test('page by page, by the official client', async (t) => {
