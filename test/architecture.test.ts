@@ -10,8 +10,9 @@ const LAYERS: readonly (readonly string[])[] = [
   ['main.ts', 'first-start.ts', 'open.ts'],
   ['app.ts'],
   ['routes'],
-  ['projects', 'directory', 'secrets', 'auth', 'audit', 'events'],
-  ['store', 'keyring'],
+  ['projects', 'environments', 'directory', 'secrets', 'auth', 'audit', 'events'],
+  // The runner stands beside the store, which it never uses.
+  ['store', 'keyring', 'runner'],
   ['apps.ts', 'errors.ts', 'config.ts', 'logger.ts', 'metrics.ts', 'version.ts']
 ]
 
@@ -20,6 +21,7 @@ const WITHIN_LAYER: Readonly<Record<string, readonly string[]>> = {
   'main.ts': ['first-start.ts', 'open.ts'],
   'cli.ts': ['cli'],
   projects: ['directory', 'secrets', 'auth'],
+  environments: ['projects', 'directory', 'secrets', 'auth'],
   directory: ['secrets', 'auth'],
   secrets: ['auth'],
   events: ['auth'],
