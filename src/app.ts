@@ -22,6 +22,8 @@ import { FailedLogins } from './auth/failed-logins.ts'
 import { type RateLimitSettings, RateLimits } from './auth/rate-limits.ts'
 import { DatabaseWindows, MemoryWindows } from './auth/windows.ts'
 import { TOKENS_CHANNEL, type TokenLifetimes } from './directory/tokens.ts'
+import { LiveUpdates, RESOLUTION_CHANNEL } from './environments/live.ts'
+import { ENVIRONMENTS_CHANNEL, Wakes } from './environments/wakes.ts'
 import { EVENTS_CHANNEL, EventHub } from './events/hub.ts'
 import type { Keyring } from './keyring/index.ts'
 import { describeError } from './logger.ts'
@@ -31,7 +33,7 @@ import { errorBody, handleRouterError } from './routes/github/errors.ts'
 import { gitHubApi } from './routes/github/github.ts'
 import { healthRoutes } from './routes/health.ts'
 import { openApiOptions } from './routes/openapi.ts'
-import { handleOnaRouterError, ONA_DESCRIPTION, ONA_PREFIX, onaApi } from './routes/rpc/ona.ts'
+import { handleOnaRouterError, isMethodPath, ONA_DESCRIPTION, onaApi } from './routes/rpc/ona.ts'
 import type { Limits } from './secrets/collection.ts'
 import type { Vault } from './secrets/vault.ts'
 import type { Handlers } from './store/listener.ts'
@@ -46,6 +48,10 @@ declare module 'fastify' {
     authenticator: Authenticator
     /** what the database tells is for it; it leads it to the streams */
     events: EventHub
+    /** runners that wait for work */
+    wakes: Wakes
+    /** what keeps environments up to date */
+    liveUpdates: LiveUpdates
   }
 }
 
@@ -62,6 +68,8 @@ export interface AppDependencies {
   /** undefined: where the server listens */
   publicUrl?: string | undefined
   trustedProxies?: readonly string[]
+  /** hosts of git, beside this server's own, whose repositories are those that are known here; in lower case */
+  gitHosts?: readonly string[]
   tls?: { cert: Buffer; key: Buffer } | undefined
   isMetricsToken?: (token: string) => boolean
   /** how often a stream of events has a sign of life; undefined: as clients need it */
@@ -103,7 +111,9 @@ const API_GRAPHQL = /^\/api\/graphql(?:[/?]|$)/
 /** Both prefixes lead to the same routes; which one it was is kept for the links in the answer. */
 function rewriteUrl(request: IncomingMessage): string {
   const url = request.url ?? '/'
-  if (API_GRAPHQL.test(url) || url.startsWith(`/api${ONA_PREFIX}`)) return url.slice('/api'.length)
+  if (API_GRAPHQL.test(url) || (url.startsWith('/api/') && isMethodPath(url.slice('/api'.length)))) {
+    return url.slice('/api'.length)
+  }
   if (url !== '/api/v3' && !url.startsWith('/api/v3/') && !url.startsWith('/api/v3?')) return url
   Object.assign(request, { [API_PREFIX]: '/api/v3' })
   const rest = url.slice('/api/v3'.length)
@@ -112,7 +122,7 @@ function rewriteUrl(request: IncomingMessage): string {
 
 /** What the router cannot even decode is answered as its API does. */
 function answerUndecodable(error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
-  const answer = request.url.startsWith(ONA_PREFIX) ? handleOnaRouterError : handleRouterError
+  const answer = isMethodPath(request.url) ? handleOnaRouterError : handleRouterError
   answer(error, request, reply)
 }
 
@@ -182,8 +192,19 @@ export async function buildApp(dependencies: AppDependencies): Promise<FastifyIn
     onError: (error) => logger.warn({ err: describeError(error) }, 'streams of events ended or not checked')
   })
   app.decorate('events', events)
-  // Streams would keep the server from closing.
-  app.addHook('preClose', async () => events.close())
+  const wakes = new Wakes()
+  app.decorate('wakes', wakes)
+  const liveUpdates = new LiveUpdates(db, {
+    onError: (error) => logger.warn({ err: describeError(error) }, 'environments not brought up to date')
+  })
+  app.decorate('liveUpdates', liveUpdates)
+  const closing = new AbortController()
+  // Streams, and who waits for work, would keep the server from closing.
+  app.addHook('preClose', async () => {
+    events.close()
+    closing.abort()
+    await liveUpdates.close()
+  })
   const denials = new Denials(db, { onUnlisted: (requests) => metrics.denialsUnlisted(requests) })
   app.addHook('onClose', () => denials.close())
 
@@ -244,7 +265,8 @@ export async function buildApp(dependencies: AppDependencies): Promise<FastifyIn
     tokenLifetimes: dependencies.tokenLifetimes
   }
   await app.register(gitHubApi({ ...shared, version: VERSION }))
-  await app.register(onaApi({ ...shared, events }))
+  const gitHosts = () => new Set([new URL(app.baseUrl()).host, ...(dependencies.gitHosts ?? [])])
+  await app.register(onaApi({ ...shared, events, wakes, closing: closing.signal, gitHosts }))
   await app.ready()
   return app
 }
@@ -256,8 +278,17 @@ export function notificationHandlers(app: FastifyInstance): Handlers {
       app.authenticator.forget(hashes.split(','))
       app.events.forget(hashes.split(','))
     },
-    [EVENTS_CHANNEL]: (event) => app.events.receive(event)
+    [EVENTS_CHANNEL]: (event) => app.events.receive(event),
+    [ENVIRONMENTS_CHANNEL]: () => app.wakes.wake(),
+    [RESOLUTION_CHANNEL]: (collection) => app.liveUpdates.hear(collection)
   }
+}
+
+/** What it does when something may not have been heard. */
+export function catchUp(app: FastifyInstance): void {
+  app.events.reset()
+  app.wakes.wake()
+  app.liveUpdates.reset()
 }
 
 function listeningUrl(app: FastifyInstance): string {

@@ -13,6 +13,8 @@ export interface Config {
   readonly tls: { certFile: string; keyFile: string } | undefined
   readonly allowPlaintext: boolean
   readonly trustedProxies: readonly string[]
+  /** hosts of git, beside the server's own, whose repositories are those that are known here */
+  readonly gitHosts: readonly string[]
   readonly dataDir: string
   readonly runtimeDir: string | undefined
   readonly postgresUser: string | undefined
@@ -228,6 +230,19 @@ function readRateLimits(reader: Reader): RateLimitConfig | undefined {
   return undefined
 }
 
+const GIT_HOST = /^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?$/
+
+function readGitHosts(reader: Reader): string[] {
+  const hosts = (reader.text('COFFER_GIT_HOSTS') ?? '')
+    .split(',')
+    .map((host) => host.trim().toLowerCase())
+    .filter((host) => host !== '')
+  if (!hosts.every((host) => GIT_HOST.test(host))) {
+    reader.problems.push('COFFER_GIT_HOSTS must be hosts (host or host:port), separated by commas')
+  }
+  return hosts
+}
+
 const LOOPBACK_HOSTS = /^(localhost|127(\.[0-9]{1,3}){3}|::1)$/
 
 function requireProtection(reader: Reader, config: Config): void {
@@ -265,6 +280,7 @@ export function loadConfig(environment: Environment): { config: Config; secrets:
     tls: readTls(reader),
     allowPlaintext: reader.flag('COFFER_ALLOW_PLAINTEXT', false),
     trustedProxies: readTrustedProxies(reader),
+    gitHosts: readGitHosts(reader),
     dataDir: path.resolve(reader.text('COFFER_DATA_DIR') ?? 'data'),
     runtimeDir: reader.text('XDG_RUNTIME_DIR'),
     postgresUser: reader.text('COFFER_POSTGRES_USER'),

@@ -181,6 +181,17 @@ export class Conflict extends CofferError {
   readonly status = 409
 }
 
+/** The project does not allow the class of environments that is asked for; `allowed` are those that it does. */
+export class ClassNotAllowed extends Conflict {
+  readonly allowed: readonly string[]
+
+  constructor(allowed: readonly string[]) {
+    const ids = allowed.join(', ') || 'none, since it allows no class; set its environment classes first'
+    super(`The project does not allow this environment class: spec.machine.class must be one of ${ids}.`)
+    this.allowed = allowed
+  }
+}
+
 /** There is one of that name already, and a second is not made. */
 export class AlreadyExists extends CofferError {
   readonly code = 'already_exists'
@@ -191,6 +202,16 @@ export class AlreadyExists extends CofferError {
 export class Unimplemented extends CofferError {
   readonly code = 'unimplemented'
   readonly status = 501
+}
+
+/** Somebody else works on the environment by now, or it is gone: what an earlier lease allowed is over. */
+export class LeaseTaken extends CofferError {
+  readonly code = 'lease_taken'
+  readonly status = 409
+
+  constructor() {
+    super('The lease of this environment was lost.')
+  }
 }
 
 /** If-Match did not match: somebody changed the thing in between. */

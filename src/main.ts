@@ -7,7 +7,7 @@ import path from 'node:path'
 import type { TlsOptions } from 'node:tls'
 import type { FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
-import { answerBrokenRequest, buildApp, notificationHandlers } from './app.ts'
+import { answerBrokenRequest, buildApp, catchUp, notificationHandlers } from './app.ts'
 import { startAudit } from './audit/jobs.ts'
 import { hashToken } from './auth/token.ts'
 import type { Config, Secrets } from './config.ts'
@@ -117,6 +117,7 @@ async function start(
     logger,
     publicUrl: config.publicUrl,
     trustedProxies: config.trustedProxies,
+    gitHosts: config.gitHosts,
     tls: config.tls && (await readTls(config.tls)),
     isMetricsToken: (token) =>
       metricsToken !== undefined && metricsToken !== '' && hashToken(token).equals(metricsToken)
@@ -132,7 +133,7 @@ async function start(
     },
     () => {
       void keyRefresh.refreshQuietly()
-      app.events.reset()
+      catchUp(app)
     }
   )
   await listener.start()

@@ -623,7 +623,14 @@ async function giveSecret({ server, acme, tokens }: World, secretUid: string): P
     .executeTakeFirstOrThrow()
   await db.insertInto('environment_secrets').values({ environment_id: id, secret_id: secret.id }).execute()
   const { id: accountId } = acme.account
-  const token = { kind: 'environment', accountId, organizationId: accountId, environmentId: id } as const
+  const token = {
+    kind: 'environment',
+    accountId,
+    organizationId: accountId,
+    environmentId: id,
+    purpose: 'deliver',
+    leaseEpoch: 0
+  } as const
   tokens.set('who e', await storeToken(server, token))
 }
 

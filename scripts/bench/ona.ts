@@ -89,7 +89,11 @@ export async function enterOna(db: Kysely<Database>): Promise<OnaWorld> {
     organization_id: many.organization_id,
     organization_uid: many.organization_uid
   }
-  const { token } = await issueEnvironmentToken(db, SYSTEM, bearer, TOKEN_SECONDS)
+  const { token } = await issueEnvironmentToken(db, SYSTEM, bearer, {
+    purpose: 'deliver',
+    leaseEpoch: 0,
+    lifetimeSeconds: TOKEN_SECONDS
+  })
   const emptyUids = projects.flatMap(({ name, uid }) => (name === MANY ? [] : uid))
   return { manyUid: many.uid, emptyUids, secretUid: received.uid, token }
 }

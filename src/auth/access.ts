@@ -93,6 +93,14 @@ const ONA_ACCESS = {
   secret: { on: 'token', scopes: [] },
   /** what depends on what is watched, which the method asks for itself */
   events: { on: 'token', scopes: [] },
+  /** environments: to make and to list them; who makes one receives secrets, so no fine-grained token does it */
+  environments: { on: 'organization', scopes: [], everyScope: ['codespace'], organizationRole: 'member' },
+  /** one environment, whose creator and the owners of the organization may; the method asks for that itself */
+  'environment:use': { on: 'token', scopes: [], everyScope: ['codespace'] },
+  /** the same, or the environment itself */
+  'environment:see': { on: 'token', scopes: [] },
+  /** the runner itself */
+  runner: { on: 'organization', by: 'runner', scopes: [] },
   /** the token of an environment: nobody else reads values */
   environment: { on: 'token', by: 'environment', scopes: [] },
   'codespaces/project:read': { on: 'project', ...READS_ORGANIZATION, projectRole: 'user' },

@@ -1,6 +1,12 @@
 import type { Principal } from '../store/audit.ts'
 import type { Sight } from '../store/repositories.ts'
-import type { AccountKind, Permissions, RepositoryRole, TokenKind } from '../store/tables.ts'
+import type {
+  AccountKind,
+  EnvironmentTokenPurpose,
+  Permissions,
+  RepositoryRole,
+  TokenKind
+} from '../store/tables.ts'
 import type { TokenNeeds, TokenRow } from '../store/tokens.ts'
 import { commonPermissions, isScope, normalized, type Scope, withImplied } from './scopes.ts'
 import { type Bearer, TOKEN_KINDS } from './token-kinds.ts'
@@ -26,6 +32,8 @@ export interface Actor {
     repositoryIds: ReadonlySet<number> | null
     /** nothing is changed with it */
     readOnly: boolean
+    /** of an environment's alone: what it is for */
+    purpose: EnvironmentTokenPurpose | null
     issuedByUid: string | null
     expiresAt: Date | null
     /** the same as GitHub's header shows it */
@@ -48,6 +56,7 @@ export function actorOf(row: TokenRow): Actor {
       repositoryIds:
         limitedBy === 'permissions' && !row.all_repositories ? new Set(row.repository_ids) : null,
       readOnly: row.read_only,
+      purpose: row.purpose,
       issuedByUid: row.issued_by_uid,
       expiresAt: row.expires_at,
       expiration: row.expires_at

@@ -1,8 +1,8 @@
-import type { Kysely } from 'kysely'
+import type { Kysely, Transaction } from 'kysely'
 import { hashToken, lastEight, makeToken } from '../auth/token.ts'
 import { insertAuditEvents, type Principal } from '../store/audit.ts'
-import type { Database } from '../store/tables.ts'
-import { insertToken } from '../store/tokens.ts'
+import type { Database, EnvironmentTokenPurpose } from '../store/tables.ts'
+import { deleteEndedEnvironmentTokens, insertToken } from '../store/tokens.ts'
 import { inTheNameOf } from './change.ts'
 
 /** The environment that a token is for. */
@@ -13,40 +13,60 @@ export interface EnvironmentBearer {
   organization_uid: string
 }
 
+export type EnvironmentTokenTerms = { lifetimeSeconds: number } & (
+  | { purpose: 'deliver'; leaseEpoch: number }
+  | { purpose: Exclude<EnvironmentTokenPurpose, 'deliver'> }
+)
+
 /**
- * Makes a token for an environment. It reads the values of the secrets that the environment receives, as long as it
- * receives them, and it ends with the environment if it does not end before.
+ * Makes a token for an environment, in the transaction of what it is for. One that delivers reads the values of the
+ * secrets that the environment receives, for as long as it receives them and the lease has that epoch. All end with
+ * the environment if they do not end before.
  *
  * @returns the token, which is shown once and stored nowhere
+ */
+export async function storeEnvironmentToken(
+  tx: Transaction<Database>,
+  principal: Principal,
+  { environment_id, environment_uid, organization_id, organization_uid }: EnvironmentBearer,
+  terms: EnvironmentTokenTerms
+): Promise<{ token: string; expiresAt: Date }> {
+  const token = makeToken('environment')
+  await deleteEndedEnvironmentTokens(tx, environment_id)
+  const { id, expires_at } = await insertToken(tx, {
+    hash: hashToken(token),
+    kind: 'environment',
+    accountId: organization_id,
+    organizationId: organization_id,
+    environmentId: environment_id,
+    purpose: terms.purpose,
+    leaseEpoch: terms.purpose === 'deliver' ? terms.leaseEpoch : null,
+    lastEight: lastEight(token),
+    issuedByUid: principal.uid,
+    lifetimeSeconds: terms.lifetimeSeconds
+  })
+  await insertAuditEvents(tx, [
+    {
+      streamUid: organization_uid,
+      principal,
+      action: 'token.create',
+      subjectUid: environment_uid,
+      name: `${environment_uid}#${id}`
+    }
+  ])
+  return { token, expiresAt: expires_at! }
+}
+
+/**
+ * The same as a change of its own.
+ *
  * @throws NotFound when the environment is gone, Unauthenticated when the principal's token is
  */
 export async function issueEnvironmentToken(
   db: Kysely<Database>,
   principal: Principal,
-  { environment_id, environment_uid, organization_id, organization_uid }: EnvironmentBearer,
-  lifetimeSeconds: number
+  bearer: EnvironmentBearer,
+  terms: EnvironmentTokenTerms
 ): Promise<{ token: string; expiresAt: Date }> {
-  const token = makeToken('environment')
-  return await inTheNameOf(db, principal, async (tx) => {
-    const { id, expires_at } = await insertToken(tx, {
-      hash: hashToken(token),
-      kind: 'environment',
-      accountId: organization_id,
-      organizationId: organization_id,
-      environmentId: environment_id,
-      lastEight: lastEight(token),
-      issuedByUid: principal.uid,
-      lifetimeSeconds
-    })
-    await insertAuditEvents(tx, [
-      {
-        streamUid: organization_uid,
-        principal,
-        action: 'token.create',
-        subjectUid: environment_uid,
-        name: `${environment_uid}#${id}`
-      }
-    ])
-    return { token, expiresAt: expires_at! }
-  })
+  return await inTheNameOf(db, principal, (tx) => storeEnvironmentToken(tx, principal, bearer, terms))
 }

@@ -134,3 +134,16 @@ async function storeRunnerToken(
   ])
   return token
 }
+
+/** Gives a runner another token of its own; the one that it asks with stays valid until it ends. */
+export async function renewRunnerToken(
+  db: Kysely<Database>,
+  principal: Principal,
+  organization: Pick<OrganizationFacts, 'organization_id' | 'organization_uid'>,
+  runner: { runner_id: number; runner_uid: string; name: string },
+  from: { requestId: string; address: string | undefined }
+): Promise<string> {
+  return await inTheNameOf(db, principal, (tx) =>
+    storeRunnerToken(tx, organization, runner, principal.issuedByUid, from)
+  )
+}

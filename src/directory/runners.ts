@@ -3,6 +3,7 @@ import { Conflict, InvalidInput, NotFound } from '../errors.ts'
 import { lockAccount } from '../store/accounts.ts'
 import { insertAuditEvents, type Principal } from '../store/audit.ts'
 import { withdrawClassesOf } from '../store/environment-classes.ts'
+import { deleteEnvironment, lockEnvironmentsOfRunner } from '../store/environments.ts'
 import type { OrganizationFacts } from '../store/organizations.ts'
 import { deleteRunner, findRunner, insertRunner, lockRunner, updateRunner } from '../store/runners.ts'
 import type { Database } from '../store/tables.ts'
@@ -99,6 +100,10 @@ export async function createRunner(
   })
 }
 
+function hasEnvironments(number: number): string {
+  return `The runner has ${number} environments: delete them first, or delete the runner with force.`
+}
+
 const HOSTED =
   'This runner is the server itself: it cannot be deleted. Set its desiredPhase to RUNNER_PHASE_INACTIVE.'
 
@@ -133,15 +138,18 @@ export async function updateRunnerSettings(
 /**
  * Removes a runner with its tokens and its classes, which projects allow no more.
  *
+ * @param force with its environments, too, which it finds out when it asks again
+ *
  * @returns the hashes of the revoked tokens, as caches hold them
  * @throws NotFound when the organization has none of this id
- * @throws Conflict for the hosted one: the servers go on
+ * @throws Conflict for the hosted one: the servers go on; and without force for one that has environments
  */
 export async function removeRunner(
   db: Kysely<Database>,
   principal: Principal,
   { organization_id, organization_uid }: Organization,
-  runnerUid: string
+  runnerUid: string,
+  force: boolean
 ): Promise<string[]> {
   return await inTheNameOf(db, principal, async (tx) => {
     const runner = await findRunner(tx, organization_id, runnerUid)
@@ -151,10 +159,20 @@ export async function removeRunner(
     const hashes = await deleteTokensOfRunner(tx, runner.runner_id)
     if (!(await lockRunner(tx, organization_id, runnerUid))) throw new NotFound()
     hashes.push(...(await deleteTokensOfRunner(tx, runner.runner_id)))
+    const environments = await lockEnvironmentsOfRunner(tx, runner.runner_id)
+    if (environments.length > 0 && !force) throw new Conflict(hasEnvironments(environments.length))
+    for (const { environment_id } of environments)
+      hashes.push(...(await deleteEnvironment(tx, environment_id)))
     const classes = await withdrawClassesOf(tx, runner.runner_id)
     await deleteRunner(tx, runner.runner_id)
     const common = { streamUid: organization_uid, principal }
     await insertAuditEvents(tx, [
+      ...environments.map(({ environment_uid, name }) => ({
+        ...common,
+        action: 'development_environment.remove',
+        subjectUid: environment_uid,
+        name: name || environment_uid
+      })),
       ...classes.map(({ uid, display_name }) => ({
         ...common,
         action: 'environment_class.remove',

@@ -1,5 +1,5 @@
 import { type Kysely, sql, type Transaction } from 'kysely'
-import { runnerPhase } from './runners.ts'
+import { type RunnerPhase, runnerPhase } from './runners.ts'
 import type { Database } from './tables.ts'
 
 /** The classes of an organization's runners among these, by uid. */
@@ -16,6 +16,30 @@ export async function findEnvironmentClasses(
     .where('c.uid', '=', sql<string>`any(${uids}::uuid[])`)
     .execute()
   return new Map(rows.map(({ uid, ...row }) => [uid, row]))
+}
+
+/** A class that an environment is to be made of, with its runner. */
+export interface ClassOfRunner {
+  id: number
+  uid: string
+  enabled: boolean
+  runner_id: number
+  runner_phase: RunnerPhase
+}
+
+/** Only where it is a class of the organization. */
+export async function findClassOfRunner(
+  db: Kysely<Database>,
+  organizationId: number,
+  uid: string
+): Promise<ClassOfRunner | undefined> {
+  return await db
+    .selectFrom('environment_classes as c')
+    .innerJoin('runners as r', 'r.id', 'c.runner_id')
+    .select(['c.id', 'c.uid', 'c.enabled', 'c.runner_id', runnerPhase.as('runner_phase')])
+    .where('r.organization_id', '=', organizationId)
+    .where('c.uid', '=', uid)
+    .executeTakeFirst()
 }
 
 /** The oldest class that is enabled; undefined when an organization has none. */

@@ -364,7 +364,10 @@ export const findDeliverable = statement<{ environmentId: number; secretUid: str
       .where('s.uid', '=', secretUid)
 )
 
-/** Records that a value is read, if it still is that one, still the environment's, and the token still valid. */
+/**
+ * Records that a value is read, if it still is that one, still the environment's, and the token still valid: for the
+ * lease that there is, or for what is read from inside.
+ */
 export const recordDelivery = statement<
   WithAudit<{ environmentId: number; secretId: number; rowVersion: number }>,
   { id: number }
@@ -372,7 +375,10 @@ export const recordDelivery = statement<
   (_, parameter) => sql`
     with written as (
       select s.id from secrets s join environment_secrets es on es.secret_id = s.id
+        join environments e on e.id = es.environment_id
+        join tokens d on d.id = ${parameter.token_id}::bigint and d.environment_id = e.id
       where s.id = ${parameter.secretId}::bigint and s.row_version = ${parameter.rowVersion}::integer
-        and es.environment_id = ${parameter.environmentId}::bigint and ${tokenIsValid(parameter)})
+        and e.id = ${parameter.environmentId}::bigint and ${tokenIsValid(parameter)}
+        and (d.lease_epoch = e.lease_epoch or d.purpose = 'inside' and s.mount in ('api-only', 'git')))
     ${audited(parameter)}`
 )

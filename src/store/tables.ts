@@ -57,7 +57,12 @@ export type TokenKind =
 /** Permissions by name, of fine-grained tokens, GitHub Apps and their installations. */
 export type Permissions = Record<string, 'read' | 'write'>
 export type Visibility = 'all' | 'private' | 'selected'
-export type Mount = 'variable' | 'file' | 'registry' | 'api-only'
+export type Mount = 'variable' | 'file' | 'registry' | 'git' | 'api-only'
+/**
+ * What a token of an environment is for: to deliver values, to read inside it what is not delivered by itself, to
+ * enter it, or to read its logs.
+ */
+export type EnvironmentTokenPurpose = 'deliver' | 'inside' | 'access' | 'logs'
 /** For which hosts a proxy puts the real value into which header. */
 export interface CredentialProxy {
   targetHosts: string[]
@@ -146,6 +151,10 @@ export interface TokensTable {
   /** where it acts on Ona's API; null: in its account's first organization */
   organization_id: ColumnType<number | null, number | null | undefined, never>
   read_only: Generated<boolean>
+  /** of environments alone */
+  purpose: ColumnType<EnvironmentTokenPurpose | null, EnvironmentTokenPurpose | null | undefined, never>
+  /** of one that delivers: the lease that it is good for */
+  lease_epoch: ColumnType<number | null, number | null | undefined, never>
   note: string | null
   last_eight: string
   issued_by_uid: string | null
@@ -233,7 +242,7 @@ export interface SecretsTable {
   name: string
   github_name: GeneratedAlways<boolean>
   mount: Generated<Mount>
-  /** the path of a file, the host of a registry */
+  /** the path of a file, the host of a registry or of git */
   mount_target: string | null
   credential_proxy: ColumnType<CredentialProxy | null, CredentialProxy | null | undefined, never>
   visibility: Visibility | null
@@ -367,6 +376,40 @@ export interface EnvironmentsTable {
   creator_kind: string
   creator_uid: string
   created_at: Now
+  name: Generated<string>
+  /** null: of a test */
+  runner_id: number | null
+  environment_class_id: number | null
+  /** whose secrets join; null: none is known here, or its host is not trusted */
+  repository_id: number | null
+  role: Generated<string>
+  session_id: Generated<string>
+  annotations: Json<Record<string, string>>
+  original_context_url: Generated<string>
+  /** as Ona's API has it, without what has columns of its own: secrets, version, desired phase */
+  spec: Json<object>
+  /** what its creator said about which secrets, and how; null: nothing */
+  chosen_secrets: ColumnType<object | null, string | null | undefined, never>
+  /** whether the creator's own secrets come in: never again once somebody else was let in */
+  own_secrets: Generated<boolean>
+  /** which secrets it receives, as they were when it was last resolved */
+  resolution: Json<object[]>
+  /** phases by Ona's names */
+  desired_phase: Generated<string>
+  phase: Generated<string>
+  spec_version: Generated<number>
+  status_version: Generated<number>
+  /** as its runner last reported it */
+  status: Json<object>
+  activity: ColumnType<object | null, string | null | undefined, string | null>
+  last_started_at: Now
+  last_active_at: Now
+  archived_at: Date | null
+  lockdown_at: Date | null
+  /** the process that works on it, for as long as it prolongs that */
+  lease_holder: string | null
+  lease_epoch: Generated<number>
+  lease_until: Date | null
 }
 
 /** The secrets that an environment receives: all that its token may read. */

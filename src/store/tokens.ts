@@ -1,6 +1,6 @@
 import { type Kysely, sql, type Transaction } from 'kysely'
 import { statement } from './statement.ts'
-import type { AccountKind, Database, Permissions, TokenKind } from './tables.ts'
+import type { AccountKind, Database, EnvironmentTokenPurpose, Permissions, TokenKind } from './tables.ts'
 
 /** A token that is valid now, with its account. */
 export interface TokenRow {
@@ -21,6 +21,8 @@ export interface TokenRow {
   /** the service account, environment or runner that it acts for; null: the account or the installation */
   machine: { id: number; uid: string; name: string } | null
   read_only: boolean
+  /** of an environment's alone */
+  purpose: EnvironmentTokenPurpose | null
   issued_by_uid: string | null
   expires_at: Date | null
   used_lately: boolean
@@ -66,6 +68,7 @@ export const findValidToken = statement<{ hash: Buffer }, TokenRow>((db, { hash 
       ),
       MACHINE.as('machine'),
       't.read_only',
+      't.purpose',
       't.issued_by_uid',
       't.expires_at',
       sql<boolean>`coalesce(t.last_used_at > now() - ${LAST_USED_STEP}, false)`.as('used_lately'),
@@ -176,6 +179,8 @@ export interface NewToken {
   installationId?: number
   serviceAccountId?: number
   environmentId?: number
+  purpose?: EnvironmentTokenPurpose
+  leaseEpoch?: number | null
   runnerId?: number
   /** where it acts on Ona's API */
   organizationId?: number | null
@@ -205,6 +210,8 @@ export async function insertToken(
       installation_id: token.installationId ?? null,
       service_account_id: token.serviceAccountId ?? null,
       environment_id: token.environmentId ?? null,
+      purpose: token.purpose ?? null,
+      lease_epoch: token.leaseEpoch ?? null,
       runner_id: token.runnerId ?? null,
       organization_id: token.organizationId ?? null,
       read_only: token.readOnly ?? false,
@@ -316,6 +323,16 @@ export async function deleteExpiredTokens(
   await sql`delete from tokens where id in (
     select id from tokens where ${sql.ref(column)} = ${id}::bigint and expires_at < now()
     order by expires_at limit ${atMost}::bigint for update skip locked)`.execute(tx)
+}
+
+/** Tokens of an environment that nothing can be done with any more, or that were for a lease that is over. */
+export async function deleteEndedEnvironmentTokens(
+  tx: Transaction<Database>,
+  environmentId: number
+): Promise<void> {
+  await sql`delete from tokens t using environments e
+    where e.id = ${environmentId}::bigint and t.environment_id = e.id
+      and (t.expires_at < now() or t.lease_epoch < e.lease_epoch)`.execute(tx)
 }
 
 export async function deleteToken(tx: Transaction<Database>, tokenId: number): Promise<Buffer | undefined> {

@@ -5,6 +5,7 @@ import { SYSTEM } from '../helper.ts'
 import { startOnaServer } from '../routes/rpc/helper.ts'
 
 const HOUR = 3600
+const DELIVERY = { purpose: 'deliver', leaseEpoch: 0, lifetimeSeconds: HOUR } as const
 
 async function startWithEnvironments(t: Parameters<typeof startOnaServer>[0]) {
   const server = await startOnaServer(t)
@@ -58,7 +59,7 @@ t.test('an environment reads what it receives, and nothing else', async (t) => {
   const [mine, others] = [await makeEnvironment(), await makeEnvironment()]
   await give(mine.environment_id, given)
   await give(others.environment_id, kept)
-  const { token, expiresAt } = await issueEnvironmentToken(server.db, SYSTEM, mine, HOUR)
+  const { token, expiresAt } = await issueEnvironmentToken(server.db, SYSTEM, mine, DELIVERY)
   t.match(token, /^coffer_env_/)
   const lifetime = expiresAt.getTime() - Date.now()
   t.ok(lifetime > 0 && lifetime <= HOUR * 1000)
@@ -109,7 +110,7 @@ t.test('what an environment no longer receives it no longer reads', async (t) =>
   const secret = await makeSecret('GIVEN', 'open sesame')
   const environment = await makeEnvironment()
   await give(environment.environment_id, secret)
-  const { token } = await issueEnvironmentToken(server.db, SYSTEM, environment, HOUR)
+  const { token } = await issueEnvironmentToken(server.db, SYSTEM, environment, DELIVERY)
   t.equal((await read(token, secret)).status, 200)
   await server.db.deleteFrom('environment_secrets').execute()
   t.match((await read(token, secret)).body, { code: 'not_found' })
@@ -120,8 +121,8 @@ t.test('a token ends with its environment, and none is made for one that is gone
   const secret = await makeSecret('GIVEN', 'open sesame')
   const environment = await makeEnvironment()
   await give(environment.environment_id, secret)
-  const { token } = await issueEnvironmentToken(server.db, SYSTEM, environment, HOUR)
+  const { token } = await issueEnvironmentToken(server.db, SYSTEM, environment, DELIVERY)
   await server.db.deleteFrom('environments').where('id', '=', environment.environment_id).execute()
   t.equal((await read(token, secret)).status, 401)
-  await t.rejects(issueEnvironmentToken(server.db, SYSTEM, environment, HOUR), NotFound)
+  await t.rejects(issueEnvironmentToken(server.db, SYSTEM, environment, DELIVERY), NotFound)
 })

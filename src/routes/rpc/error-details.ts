@@ -34,6 +34,13 @@ export function badRequest(violations: readonly Violation[]): ErrorDetail {
   return detail('google.rpc.BadRequest', Buffer.concat(message), { fieldViolations: fields })
 }
 
+/** Which classes a project allows. */
+export function allowedClasses(environmentClassIds: readonly string[]): ErrorDetail {
+  const message = Buffer.concat(environmentClassIds.map((id) => delimited(1, id)))
+  const type = 'gitpod.v1.CreateEnvironmentFromProjectBadRequestEnvironmentClassDetails'
+  return detail(type, message, { environmentClassIds })
+}
+
 /** When to try again. */
 export function retryInfo(seconds: number): ErrorDetail {
   const duration = Buffer.concat([varint(1 << 3), varint(seconds)])

@@ -2,11 +2,13 @@ import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import {
   AlreadyExists,
   BodyTooLarge,
+  ClassNotAllowed,
   CofferError,
   Conflict,
   Forbidden,
   InvalidInput,
   LastOwner,
+  LeaseTaken,
   LimitExceeded,
   NotFound,
   PreconditionFailed,
@@ -20,7 +22,7 @@ import {
 } from '../../errors.ts'
 import { describeError } from '../../logger.ts'
 import { isTemporaryDatabaseError } from '../../store/database.ts'
-import { badRequest, type ErrorDetail, retryInfo } from './error-details.ts'
+import { allowedClasses, badRequest, type ErrorDetail, retryInfo } from './error-details.ts'
 
 /** Connect's codes with their statuses, https://connectrpc.com/docs/protocol#error-codes */
 export const STATUSES = {
@@ -69,6 +71,7 @@ const CODES: readonly [abstract new (...parameters: never[]) => CofferError, Cod
   [Conflict, 'failed_precondition'],
   [AlreadyExists, 'already_exists'],
   [PreconditionFailed, 'aborted'],
+  [LeaseTaken, 'aborted'],
   [Unimplemented, 'unimplemented']
 ]
 
@@ -76,6 +79,9 @@ function answerOf(error: CofferError): Answer {
   const { message } = error
   if (error instanceof NotFound) {
     return { code: 'not_found', message: message === UNNAMED ? NOT_HERE : message }
+  }
+  if (error instanceof ClassNotAllowed) {
+    return { code: 'failed_precondition', message, details: [allowedClasses(error.allowed)] }
   }
   if (error instanceof LastOwner) return { code: 'failed_precondition', message }
   if (error instanceof Forbidden) return { code: 'permission_denied', message: error.reason }

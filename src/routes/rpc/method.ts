@@ -66,6 +66,8 @@ export function streamMethod<Q extends TObject, R extends TObject>(
 }
 
 export interface Service {
+  /** undefined: Ona's */
+  package?: 'coffer.v1'
   /** without its package */
   name: string
   description: string
@@ -74,5 +76,5 @@ export interface Service {
 
 /** Where a method is served, below the base of the API. */
 export function pathOf(service: Service, { name }: Pick<Method, 'name'>): string {
-  return `/gitpod.v1.${service.name}/${name}`
+  return `/${service.package ?? 'gitpod.v1'}.${service.name}/${name}`
 }

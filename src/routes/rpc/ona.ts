@@ -5,6 +5,7 @@ import { ACCESS } from '../../auth/access.ts'
 import type { Authenticator } from '../../auth/authenticate.ts'
 import type { RateLimits } from '../../auth/rate-limits.ts'
 import type { TokenLifetimes } from '../../directory/tokens.ts'
+import type { Wakes } from '../../environments/wakes.ts'
 import type { EventHub } from '../../events/hub.ts'
 import type { Keyring } from '../../keyring/index.ts'
 import type { Metrics } from '../../metrics.ts'
@@ -25,7 +26,9 @@ import { type Method, pathOf, type Service, type StreamMethod } from './method.t
 import { organizationService } from './organizations.ts'
 import { Pages } from './pagination.ts'
 import { projectService } from './projects.ts'
+import { resolutionService } from './resolution.ts'
 import { runnerConfigurationService } from './runner-configurations.ts'
+import { runnerInterfaceService } from './runner-interface.ts'
 import { runnerService } from './runners.ts'
 import { secretService } from './secrets.ts'
 import { serviceAccountService } from './service-accounts.ts'
@@ -42,6 +45,12 @@ export interface OnaDependencies {
   denials: Denials
   tokenLifetimes: TokenLifetimes
   events: EventHub
+  /** runners that wait for work */
+  wakes: Wakes
+  /** the server is about to close */
+  closing: AbortSignal
+  /** hosts of git whose repositories are those that are known here */
+  gitHosts: () => ReadonlySet<string>
   pages: Pages
 }
 
@@ -58,12 +67,18 @@ export function onaServices(dependencies: OnaDependencies): Service[] {
     environmentService(dependencies),
     runnerService(dependencies),
     runnerConfigurationService(dependencies),
-    eventService(dependencies)
+    eventService(dependencies),
+    resolutionService(dependencies),
+    runnerInterfaceService(dependencies)
   ]
 }
 
-/** How the path of every method begins; its usual base is `/api`. */
-export const ONA_PREFIX = '/gitpod.v1.'
+/** How paths of methods begin, Ona's and ours; their usual base is `/api`. */
+const PREFIXES = ['/gitpod.v1.', '/coffer.v1.']
+
+export function isMethodPath(url: string): boolean {
+  return PREFIXES.some((prefix) => url.startsWith(prefix))
+}
 
 /** Protobuf by any of its names, gRPC, and Connect's streams, whose JSON has five bytes before it. */
 const OTHER_ENCODINGS = /^\s*application\/(?:connect\+|grpc|(?:x-|vnd\.google\.)?proto)/i
@@ -110,7 +125,9 @@ export function onaApi(dependencies: Omit<OnaDependencies, 'pages'>): FastifyPlu
       return reply
     }
     // Before a body is read, which nobody would look at.
-    app.all(`${ONA_PREFIX}*`, { onRequest: answerUnknown, schema: { hide: true } }, () => {})
+    for (const prefix of PREFIXES) {
+      app.all(`${prefix}*`, { onRequest: answerUnknown, schema: { hide: true } }, () => {})
+    }
     done()
   }
 }

@@ -21,7 +21,7 @@ import {
 
 // The messages of projects, and how rows become them. What this server does not act on is kept and shown.
 
-const Uri = (description?: string) =>
+export const Uri = (description?: string) =>
   Text({
     max: 2048,
     pattern: '^[^\\u0000-\\u0020\\u007f]*$',
@@ -29,7 +29,7 @@ const Uri = (description?: string) =>
     ...(description && { description })
   })
 
-const RelativePath = (description: string) =>
+export const RelativePath = (description: string) =>
   Text({ max: 1024, pattern: '^$|^[^/].*$', rule: 'must be relative: not begin with a slash', description })
 
 export const CloneTargetMode = Enum('CLONE_TARGET_MODE', {

@@ -107,11 +107,11 @@ export function runnerService({ db, pages, authenticator }: OnaDependencies): Se
         access: 'organization:administer',
         request: Message('DeleteRunnerRequest', {
           ...RunnerRequest,
-          force: Bool({ description: 'Makes no difference: it is deleted at once' })
+          force: Bool({ description: 'With its environments' })
         }),
         response: Empty,
-        async handle({ runnerId }, { principal, organization }) {
-          authenticator.forget(await removeRunner(db, principal, organization, runnerId!))
+        async handle({ runnerId, force = false }, { principal, organization }) {
+          authenticator.forget(await removeRunner(db, principal, organization, runnerId!, force))
           return {}
         }
       }),

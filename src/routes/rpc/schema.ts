@@ -161,7 +161,7 @@ export function MapOf<T extends TSchema>(value: T, options: Common = {}) {
 type Members = Record<string, TSchema>
 type Message<F extends Members> = TObject<{ [K in keyof F]: TOptional<F[K]> }>
 
-/** A message; `title` is its protobuf name. */
+/** A message; `title` is its protobuf name, in Ona's package or, with that before it, in another. */
 export function Message<F extends Members>(
   title: string,
   members: F,
@@ -171,7 +171,7 @@ export function Message<F extends Members>(
     Object.entries(members).map(([name, schema]) => [name, Type.Optional(schema)])
   )
   return Type.Object(optional, {
-    title: `gitpod.v1.${title}`,
+    title: title.includes('.v1.') ? title : `gitpod.v1.${title}`,
     'x-type': 'message',
     ...(oneofs && { 'x-oneofs': oneofs }),
     ...common(options)

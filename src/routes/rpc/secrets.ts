@@ -1,171 +1,49 @@
 import { isUtf8 } from 'node:buffer'
 import type { Static } from '@sinclair/typebox'
-import { Conflict } from '../../errors.ts'
+import { reasonToRefuse } from '../../environments/resolution.ts'
+import { Conflict, Forbidden } from '../../errors.ts'
 import { requireVariableName } from '../../secrets/mounts.ts'
 import { create, deliver, remove, replace, type SecretAttributes } from '../../secrets/vault.ts'
-import { listSecretsOfOwners, type SecretDescription, type SecretKey } from '../../store/secret-facts.ts'
+import { listSecretsOfOwners, type SecretKey } from '../../store/secret-facts.ts'
 import { invalid } from './decode.ts'
 import { method, type Service } from './method.ts'
 import type { OnaDependencies } from './ona.ts'
-import { PaginationRequest, PaginationResponse } from './pagination.ts'
-import { compact, Subject, subject, timestamp } from './present.ts'
-import { Bool, Empty, EXAMPLE_UUID, List, Message, Text, Timestamp, Uuid, withExample } from './schema.ts'
-import { getCollection, getSecret, listOwners, SecretScope } from './secret-scopes.ts'
+import { PaginationResponse } from './pagination.ts'
+import { compact } from './present.ts'
+import { Bool, Empty, List, Message, Text } from './schema.ts'
+import {
+  CreateSecretRequest,
+  ListSecretsRequest,
+  presentSecret,
+  Secret,
+  SecretRequest,
+  Value
+} from './secret-messages.ts'
+import { getCollection, getSecret, listOwners, type SecretScope } from './secret-scopes.ts'
 
 // Secrets of projects, users, organizations and service accounts: the same that GitHub's API has, where it has any.
 // https://ona.com/docs/ona/configuration/secrets/overview
 
-const MAX_VALUE_CHARACTERS = 10_240
-
-const MOUNTS = ['environmentVariable', 'filePath', 'containerRegistryBasicAuthHost', 'apiOnly'] as const
-
-const mounts = {
-  environmentVariable: Bool({ description: 'As a variable of the same name' }),
-  filePath: Text({
-    max: 4096,
-    pattern: '^/[^/].*$',
-    rule: 'must be an absolute path, as /path/to/file',
-    description: 'As a file at this absolute path'
-  }),
-  containerRegistryBasicAuthHost: Text({
-    min: 1,
-    max: 1024,
-    description: 'For a container registry: the value is `username:password`, or the same in base64'
-  }),
-  apiOnly: Bool({ description: 'Not delivered: read through the API from inside an environment' })
-}
-
-const CredentialProxy = Message('Secret.CredentialProxy', {
-  targetHosts: List(
-    Text({
-      required: true,
-      max: 255,
-      pattern: '^(\\*\\.)?[^\\s/*@]+$',
-      rule: 'must be a host, or *. and one'
-    }),
-    { required: true, min: 1, max: 100, description: '`*.example.com` stands for its subdomains' }
-  ),
-  header: Text({
-    required: true,
-    max: 255,
-    pattern: "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$",
-    rule: 'must be the name of an HTTP header'
-  })
-})
-
-const Source = Message(
-  'Secret.Source',
-  {
-    verbatim: Bool({ description: 'The value as it was given' }),
-    oidcJfrog: Message(
-      'Secret.Source.OidcJfrog',
-      { host: Text({ max: 255 }), providerName: Text({ max: 255 }) },
-      { description: 'Refused: this server asks nobody for values' }
-    )
-  },
-  { oneofs: { source: { members: ['verbatim', 'oidcJfrog'] } } }
-)
-
-export const Secret = Message(
-  'Secret',
-  {
-    id: Uuid(),
-    name: Text(),
-    projectId: Uuid({ description: 'Deprecated: `scope.projectId`' }),
-    createdAt: Timestamp(),
-    updatedAt: Timestamp({ description: 'Of the value' }),
-    creator: Subject,
-    ...mounts,
-    scope: SecretScope,
-    credentialProxy: CredentialProxy
-  },
-  { oneofs: { mount: { members: MOUNTS } } }
-)
-
-const Value = withExample(
-  Text({ required: true, min: 1, max: MAX_VALUE_CHARACTERS, nul: true }),
-  'postgres://db/one'
-)
-
-const CreateSecretRequest = Message(
-  'CreateSecretRequest',
-  {
-    name: withExample(
-      Text({
-        required: true,
-        min: 3,
-        max: 127,
-        pattern: '^[0-9a-zA-Z_]{3,}$',
-        rule: 'must have letters, digits and underscores alone'
-      }),
-      'DB_URL'
-    ),
-    value: Value,
-    ...mounts,
-    scope: withExample(SecretScope, { projectId: EXAMPLE_UUID }),
-    projectId: Uuid({ description: 'Deprecated: `scope.projectId`' }),
-    credentialProxy: CredentialProxy,
-    source: Source
-  },
-  { oneofs: { mount: { members: MOUNTS, required: true } } }
-)
-
-const ListSecretsRequest = Message('ListSecretsRequest', {
-  pagination: PaginationRequest,
-  filter: Message('ListSecretsRequest.Filter', {
-    scope: SecretScope,
-    projectIds: List(Uuid({ required: true }), { max: 25, description: 'Deprecated: `scope.projectId`' })
-  })
-})
-
-const SecretRequest = { secretId: Uuid({ required: true }) }
-
-export function presentSecret(row: SecretDescription): Static<typeof Secret> {
-  const { kind, owner_uid, mount, mount_target } = row
-  // What is undefined is unset, too. There are up to a hundred of these in an answer, and `compact` copies each.
-  return {
-    id: row.secret_uid,
-    name: row.secret_name,
-    projectId: kind === 'project' ? owner_uid : undefined,
-    createdAt: timestamp(row.created_at),
-    updatedAt: timestamp(row.updated_at),
-    creator: subject(row.creator_kind, row.creator_uid),
-    environmentVariable: mount === 'variable' || undefined,
-    filePath: mount === 'file' ? mount_target : undefined,
-    containerRegistryBasicAuthHost: mount === 'registry' ? mount_target : undefined,
-    apiOnly: mount === 'api-only' || undefined,
-    scope: { [SCOPE_MEMBERS[kind]!]: owner_uid },
-    credentialProxy: row.credential_proxy ?? undefined
-  } as Static<typeof Secret>
-}
-
-const SCOPE_MEMBERS: Readonly<Record<string, string>> = {
-  project: 'projectId',
-  user: 'userId',
-  organization: 'organizationId',
-  'service-account': 'serviceAccountId'
-}
-
 type Creation = Static<typeof CreateSecretRequest>
 
 function attributesOf(input: Creation, kind: string): SecretAttributes {
-  const { environmentVariable, filePath, containerRegistryBasicAuthHost, credentialProxy } = input
-  const target = filePath ?? containerRegistryBasicAuthHost ?? null
-  const mount =
-    filePath !== undefined
-      ? 'file'
-      : containerRegistryBasicAuthHost !== undefined
-        ? 'registry'
-        : environmentVariable
-          ? 'variable'
-          : 'api-only'
+  const { credentialProxy } = input
   return {
-    mount,
-    mountTarget: target,
+    ...mountOf(input),
     credentialProxy: (credentialProxy as SecretAttributes['credentialProxy'] | undefined) ?? null,
     // GitHub's default, selected repositories and none, would hide it from every environment.
     visibility: kind === 'user' || kind === 'organization' ? 'all' : null
   }
+}
+
+function mountOf(input: Creation): Pick<SecretAttributes, 'mount' | 'mountTarget'> {
+  const { environmentVariable, filePath, containerRegistryBasicAuthHost, gitCredentialHost } = input
+  if (filePath !== undefined) return { mount: 'file', mountTarget: filePath }
+  if (gitCredentialHost !== undefined) return { mount: 'git', mountTarget: gitCredentialHost }
+  if (containerRegistryBasicAuthHost !== undefined) {
+    return { mount: 'registry', mountTarget: containerRegistryBasicAuthHost }
+  }
+  return { mount: environmentVariable ? 'variable' : 'api-only', mountTarget: null }
 }
 
 function scopeOf({ scope = {}, projectId }: Creation): Static<typeof SecretScope> {
@@ -173,6 +51,10 @@ function scopeOf({ scope = {}, projectId }: Creation): Static<typeof SecretScope
   if (Object.keys(scope).length === 0 || scope.projectId === projectId) return { projectId }
   throw invalid('projectId', 'is not what scope says; set one of the two')
 }
+
+/** The tokens of environments that read values at all. */
+const READS: ReadonlySet<string | null> = new Set(['deliver', 'inside'])
+const READS_NOTHING = 'This token of an environment reads no values.'
 
 /** The bytes of a value that came as JSON; the caller zeroes them when done. */
 function bytesOf(value: string): Buffer {
@@ -261,6 +143,9 @@ export function secretService({ db, vault, metrics, pages }: OnaDependencies): S
           valueBase64: Text({ description: 'An extension: instead of `value`, where it was asked for' })
         }),
         async handle({ secretId, valueBase64 }, { principal, actor }) {
+          if (!READS.has(actor.token.purpose)) throw new Forbidden(READS_NOTHING)
+          const refusal = await reasonToRefuse(db, actor.accountId, secretId!)
+          if (refusal !== undefined) throw new Forbidden(`The value is withheld: ${refusal}.`)
           const value = await deliver(vault, {
             principal,
             environmentId: actor.accountId,

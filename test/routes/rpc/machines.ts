@@ -23,7 +23,9 @@ async function giveToken(
       kind,
       accountId: organization.id,
       organizationId: organization.id,
-      ...(kind === 'environment' ? { environmentId: machine.id } : { runnerId: machine.id }),
+      ...(kind === 'environment'
+        ? { environmentId: machine.id, purpose: 'deliver' as const, leaseEpoch: 0 }
+        : { runnerId: machine.id }),
       lastEight: lastEight(token),
       lifetimeSeconds: 3600
     })

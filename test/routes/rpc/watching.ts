@@ -154,6 +154,7 @@ async function tokenOf(
       accountId: organizationId,
       organizationId,
       ...bearer,
+      ...(kind === 'environment' && { purpose: 'deliver' as const, leaseEpoch: 0 }),
       scopes,
       lastEight: lastEight(token),
       lifetimeSeconds: 3600

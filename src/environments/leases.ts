@@ -1,0 +1,185 @@
+import type { Kysely, Transaction } from 'kysely'
+import { inTheNameOf } from '../directory/change.ts'
+import { storeEnvironmentToken } from '../directory/environment-tokens.ts'
+import { forgetTokens } from '../directory/tokens.ts'
+import { Conflict, LeaseTaken } from '../errors.ts'
+import type {
+  Assignment,
+  ClaimRequest,
+  Content,
+  DesiredPhase,
+  GitSource,
+  Lease,
+  SecretReference,
+  StatusReport
+} from '../runner/interface.ts'
+import { insertAuditEvents, type Principal } from '../store/audit.ts'
+import {
+  deleteEnvironment,
+  type LeasedEnvironment,
+  listExisting,
+  listLeased,
+  lockLeasedEnvironment,
+  prolongLeases,
+  type RunnerReference,
+  takeLeases,
+  updateStatus
+} from '../store/environments.ts'
+import { touchRunner } from '../store/runners.ts'
+import type { Database } from '../store/tables.ts'
+import { sourceOf } from './context-url.ts'
+import { type EnvironmentPhase, mayFollow } from './lifecycle.ts'
+import type { ResolvedSecret } from './resolve.ts'
+import type { EnvironmentSpec } from './spec.ts'
+import type { Wakes } from './wakes.ts'
+
+// Who works on which environment: leases in the database, with an epoch that refuses whoever had one before.
+
+/** Longer than values are fetched for, even when the server is away meanwhile. */
+const TOKEN_SECONDS = 24 * 3600
+/** So often it is looked for what nobody tells: leases that have run out. */
+const LOOK_MS = 4_000
+
+/** Who asks: a runner by its token, or the servers themselves. */
+export interface RunnerSelf {
+  principal: Principal
+  runners: RunnerReference
+}
+
+/** What {@link RunnerInterface.claim} is on this side. */
+export async function claim(
+  db: Kysely<Database>,
+  wakes: Wakes,
+  self: RunnerSelf,
+  request: ClaimRequest,
+  signal?: AbortSignal
+): Promise<Assignment[]> {
+  const end = Date.now() + request.waitSeconds * 1000
+  for (;;) {
+    const listening = wakes.listen()
+    try {
+      const assignments = await claimNow(db, self, request)
+      const left = end - Date.now()
+      if (assignments.length > 0 || left <= 0 || signal?.aborted) return assignments
+      await listening.wait(Math.min(left, LOOK_MS), signal)
+      if (signal?.aborted) return []
+    } finally {
+      listening.stop()
+    }
+  }
+}
+
+async function claimNow(
+  db: Kysely<Database>,
+  { principal, runners }: RunnerSelf,
+  { holder, held, capacity }: ClaimRequest
+): Promise<Assignment[]> {
+  return await inTheNameOf(db, principal, async (tx) => {
+    if (runners !== 'hosted') await touchRunner(tx, runners.runnerId)
+    await takeLeases(tx, runners, holder, capacity)
+    const versions = new Map(held.map(({ environmentId, specVersion }) => [environmentId, specVersion]))
+    const leased = await listLeased(tx, runners, holder)
+    const news = leased.filter((row) => versions.get(row.environment_uid) !== String(row.spec_version))
+    const assignments: Assignment[] = []
+    for (const row of news) assignments.push(await assign(tx, row))
+    return assignments
+  })
+}
+
+async function assign(tx: Transaction<Database>, row: LeasedEnvironment): Promise<Assignment> {
+  const spec = row.spec as EnvironmentSpec
+  const terms = { purpose: 'deliver', leaseEpoch: row.lease_epoch, lifetimeSeconds: TOKEN_SECONDS } as const
+  const { token } = await storeEnvironmentToken(tx, runnerPrincipal(row), row, terms)
+  return {
+    environmentId: row.environment_uid,
+    epoch: row.lease_epoch,
+    specVersion: String(row.spec_version),
+    desiredPhase: row.desired_phase as DesiredPhase,
+    phase: row.phase as EnvironmentPhase,
+    accessToken: token,
+    content: contentOf(spec),
+    secrets: (row.resolution as ResolvedSecret[]).map(referenceOf)
+  }
+}
+
+function runnerPrincipal({ runner_uid }: LeasedEnvironment): Principal {
+  return { kind: 'runner', uid: runner_uid, tokenId: null, issuedByUid: null, requestId: null }
+}
+
+function contentOf({ content }: EnvironmentSpec): Content {
+  return {
+    sources: (content?.initializer?.specs ?? []).flatMap(
+      (spec): GitSource | GitSource[] => sourceOf(spec) ?? []
+    ),
+    gitUsername: content?.gitUsername ?? '',
+    gitEmail: content?.gitEmail ?? '',
+    session: content?.session ?? ''
+  }
+}
+
+function referenceOf({ id, name, session, mount, problem }: ResolvedSecret): SecretReference {
+  return { id, name, session, mount, ...(problem !== undefined && { problem }) }
+}
+
+/** What {@link RunnerInterface.renew} is on this side. */
+export async function renew(
+  db: Kysely<Database>,
+  { runners, principal }: RunnerSelf,
+  holder: string,
+  leases: readonly Lease[]
+): Promise<string[]> {
+  const kept = await inTheNameOf(db, principal, async (tx) => {
+    if (runners !== 'hosted') await touchRunner(tx, runners.runnerId)
+    return new Set(await prolongLeases(tx, runners, holder, leases))
+  })
+  return leases.map(({ environmentId }) => environmentId).filter((uid) => !kept.has(uid))
+}
+
+/**
+ * What {@link RunnerInterface.report} is on this side: the state replaces the one before, and who watches is told when
+ * it can be read. An environment that is reported as deleted is gone.
+ *
+ * @throws LeaseTaken when the lease has another epoch by now, or the environment is gone
+ * @throws Conflict for a phase that cannot follow the present one
+ */
+export async function report(
+  db: Kysely<Database>,
+  { principal, runners }: RunnerSelf,
+  { environmentId, epoch }: Lease,
+  state: StatusReport
+): Promise<void> {
+  await inTheNameOf(db, principal, async (tx) => {
+    const now = await lockLeasedEnvironment(tx, environmentId, epoch, runners)
+    if (!now) throw new LeaseTaken()
+    if (!mayFollow(now.phase as EnvironmentPhase, state.phase)) {
+      throw new Conflict(`An environment in ${now.phase} cannot be in ${state.phase} next.`)
+    }
+    if (state.phase !== 'ENVIRONMENT_PHASE_DELETED') {
+      const { phase, ...status } = state
+      await updateStatus(tx, now.environment_id, { phase, status })
+      return
+    }
+    if (now.desired_phase !== 'ENVIRONMENT_PHASE_DELETED') {
+      throw new Conflict('Nobody asked for this environment to be deleted.')
+    }
+    await forgetTokens(tx, await deleteEnvironment(tx, now.environment_id))
+    await insertAuditEvents(tx, [
+      {
+        streamUid: now.organization_uid,
+        principal,
+        action: 'development_environment.remove',
+        subjectUid: now.environment_uid,
+        name: now.name || now.environment_uid
+      }
+    ])
+  })
+}
+
+/** What {@link RunnerInterface.findEnvironments} is on this side. */
+export async function findEnvironments(
+  db: Kysely<Database>,
+  { runners }: RunnerSelf,
+  environmentIds: readonly string[]
+): Promise<string[]> {
+  return await listExisting(db, runners, environmentIds)
+}

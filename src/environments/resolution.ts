@@ -1,0 +1,55 @@
+import { isDeepStrictEqual } from 'node:util'
+import type { Kysely, Transaction } from 'kysely'
+import {
+  type EnvironmentOrigin,
+  findReceived,
+  findResolutionContext,
+  listCandidates,
+  lockForResolution,
+  storeResolution
+} from '../store/resolution.ts'
+import type { Database } from '../store/tables.ts'
+import { type Choice, ownersOf, type Resolution, reasonToWithhold, resolve } from './resolve.ts'
+
+// Resolution with what it is asked of: the store as it is now.
+
+const NOTHING: Resolution = { secrets: [], readable: [], explanations: [] }
+
+/** What an environment of that origin would receive now. */
+export async function resolveNow(
+  db: Kysely<Database>,
+  origin: EnvironmentOrigin,
+  choice: Choice | null
+): Promise<Resolution> {
+  const context = await findResolutionContext(db, origin)
+  if (!context) return NOTHING
+  const candidates = await listCandidates(db, ownersOf(context), context.repository_id)
+  return resolve(context, candidates, choice)
+}
+
+/**
+ * Resolves an environment again, and gives its spec a new version when something came out of that; false when
+ * nothing did, or it is gone. Whoever calls this holds no lock on the environment but this transaction's.
+ */
+export async function resolveAgain(tx: Transaction<Database>, environmentId: number): Promise<boolean> {
+  const environment = await lockForResolution(tx, environmentId)
+  if (!environment) return false
+  const { chosenSecrets, resolution } = environment
+  const { secrets, readable } = await resolveNow(tx, environment, chosenSecrets as Choice | null)
+  if (isDeepStrictEqual(secrets, resolution)) return false
+  await storeResolution(tx, environmentId, secrets, readable)
+  return true
+}
+
+/**
+ * Why an environment does not receive a secret any more that it was given, asked at each read; undefined: it does.
+ * What it was never given is answered by whoever reads.
+ */
+export async function reasonToRefuse(
+  db: Kysely<Database>,
+  environmentId: number,
+  secretUid: string
+): Promise<string | undefined> {
+  const received = await findReceived(db, environmentId, secretUid)
+  return received && reasonToWithhold(received, received)
+}

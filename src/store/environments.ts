@@ -1,0 +1,484 @@
+import { type Kysely, sql, type Transaction } from 'kysely'
+import { type Acting, actingOrganization } from './acting.ts'
+import { statement } from './statement.ts'
+import type { Database, OrganizationRole } from './tables.ts'
+
+/** An environment, with what its JSON shows and what access to it depends on. */
+export interface EnvironmentFacts {
+  environment_id: number
+  environment_uid: string
+  organization_id: number
+  organization_uid: string
+  /** the actor's in the organization */
+  role: OrganizationRole
+  name: string
+  creator_kind: string
+  creator_uid: string
+  project_id: number | null
+  project_uid: string | null
+  repository_id: number | null
+  runner_uid: string | null
+  environment_class_uid: string | null
+  environment_role: string
+  session_id: string
+  annotations: Record<string, string>
+  original_context_url: string
+  spec: object
+  chosen_secrets: object | null
+  own_secrets: boolean
+  resolution: object[]
+  desired_phase: string
+  phase: string
+  spec_version: number
+  status_version: number
+  status: object
+  activity: object | null
+  created_at: Date
+  last_started_at: Date
+  archived_at: Date | null
+  lockdown_at: Date | null
+}
+
+function environmentsIn(db: Kysely<Database>, acting: Acting) {
+  return actingOrganization(db, acting)
+    .innerJoin('environments as e', 'e.organization_id', 'o.id')
+    .leftJoin('projects as p', 'p.id', 'e.project_id')
+    .leftJoin('runners as r', 'r.id', 'e.runner_id')
+    .leftJoin('environment_classes as c', 'c.id', 'e.environment_class_id')
+    .select([
+      'e.id as environment_id',
+      'e.uid as environment_uid',
+      'e.organization_id',
+      'o.uid as organization_uid',
+      sql<OrganizationRole>`coalesce(m.role, 'member')`.as('role'),
+      'e.name',
+      'e.creator_kind',
+      'e.creator_uid',
+      'e.project_id',
+      'p.uid as project_uid',
+      'e.repository_id',
+      'r.uid as runner_uid',
+      'c.uid as environment_class_uid',
+      'e.role as environment_role',
+      'e.session_id',
+      'e.annotations',
+      'e.original_context_url',
+      'e.spec',
+      'e.chosen_secrets',
+      'e.own_secrets',
+      'e.resolution',
+      'e.desired_phase',
+      'e.phase',
+      'e.spec_version',
+      'e.status_version',
+      'e.status',
+      'e.activity',
+      'e.created_at',
+      'e.last_started_at',
+      'e.archived_at',
+      'e.lockdown_at'
+    ])
+}
+
+const byUid = statement<Acting & { environmentUid: string }, EnvironmentFacts>((db, parameter) =>
+  environmentsIn(db, parameter).where('e.uid', '=', parameter.environmentUid)
+)
+
+/** Only where it is in the organization that the token acts in; whether the actor may know of it is not asked. */
+export async function findEnvironment(
+  db: Kysely<Database>,
+  acting: Acting,
+  environmentUid: string
+): Promise<EnvironmentFacts | undefined> {
+  const { tokenId, actorId } = acting
+  const [row] = await byUid(db, { tokenId, actorId, environmentUid })
+  return row
+}
+
+export interface EnvironmentFilter {
+  /** those of this creator alone, who sees no others; undefined: of all */
+  ownUid?: string | undefined
+  runnerUids?: readonly string[] | undefined
+  phases?: readonly string[] | undefined
+  creatorUids?: readonly string[] | undefined
+  projectUids?: readonly string[] | undefined
+  runnerKinds?: readonly string[] | undefined
+  archived?: boolean | undefined
+  createdBefore?: string | undefined
+  roles?: readonly string[] | undefined
+  lockdownBefore?: string | undefined
+  /** in uid, name, repository or branch, whatever the case */
+  search?: string | undefined
+  sessionIds?: readonly string[] | undefined
+}
+
+function filtered(db: Kysely<Database>, acting: Acting, filter: EnvironmentFilter) {
+  let query = environmentsIn(db, acting)
+  const { ownUid, archived, search } = filter
+  const among = (values: readonly string[], type: 'uuid' | 'text') =>
+    sql<string>`any(${values}::${sql.raw(type)}[])`
+  if (ownUid !== undefined) query = query.where('e.creator_uid', '=', ownUid)
+  if (filter.runnerUids) query = query.where('r.uid', '=', among(filter.runnerUids, 'uuid'))
+  if (filter.phases) query = query.where('e.phase', '=', among(filter.phases, 'text'))
+  if (filter.creatorUids) query = query.where('e.creator_uid', '=', among(filter.creatorUids, 'uuid'))
+  if (filter.projectUids) query = query.where('p.uid', '=', among(filter.projectUids, 'uuid'))
+  if (filter.runnerKinds) query = query.where('r.kind', '=', among(filter.runnerKinds, 'text'))
+  if (filter.roles) query = query.where('e.role', '=', among(filter.roles, 'text'))
+  if (filter.sessionIds) query = query.where('e.session_id', '=', among(filter.sessionIds, 'text'))
+  if (archived !== undefined) query = query.where('e.archived_at', archived ? 'is not' : 'is', null)
+  if (filter.createdBefore) {
+    query = query.where('e.created_at', '<', sql<Date>`${filter.createdBefore}::timestamptz`)
+  }
+  if (filter.lockdownBefore) {
+    query = query.where('e.lockdown_at', '<', sql<Date>`${filter.lockdownBefore}::timestamptz`)
+  }
+  if (search !== undefined) {
+    query = query.where(
+      sql<boolean>`(strpos(lower(e.name), lower(${search})) > 0 or strpos(e.uid::text, lower(${search})) > 0
+        or exists (select 1 from jsonb_array_elements(e.spec -> 'content' -> 'initializer' -> 'specs') spec
+          where strpos(lower(concat_ws(' ', spec -> 'git' ->> 'remoteUri', spec -> 'git' ->> 'cloneTarget',
+            spec -> 'contextUrl' ->> 'url')), lower(${search})) > 0))`
+    )
+  }
+  return query
+}
+
+/** Where a page of environments ended. */
+export type EnvironmentKey = readonly [archivedAt: string, id: number]
+
+export interface EnvironmentOrder {
+  by: 'id' | 'archived_at'
+  descending: boolean
+}
+
+/** By age, or by when they were archived, which those that are not were never. */
+export async function listEnvironments(
+  db: Kysely<Database>,
+  acting: Acting,
+  filter: EnvironmentFilter,
+  { by, descending }: EnvironmentOrder,
+  { after, limit }: { after: EnvironmentKey | undefined; limit: number }
+): Promise<(EnvironmentFacts & { archived: string })[]> {
+  // As text with all digits, so that the key of a page is exact.
+  const archived = sql<string>`coalesce(to_char(e.archived_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US'), '')`
+  const direction = descending ? 'desc' : 'asc'
+  let query = filtered(db, acting, filter).select(archived.as('archived'))
+  if (after) {
+    const [archivedAt, id] = after
+    const compare = sql.raw(descending ? '<' : '>')
+    query =
+      by === 'id'
+        ? query.where('e.id', descending ? '<' : '>', id)
+        : query.where(sql<boolean>`(${archived}, e.id) ${compare} (${archivedAt}::text, ${id}::bigint)`)
+  }
+  if (by === 'archived_at') query = query.orderBy(archived, direction)
+  return await query.orderBy('e.id', direction).limit(limit).execute()
+}
+
+/** How many of them there are; at most one more than `atMost` are counted. */
+export async function countEnvironments(
+  db: Kysely<Database>,
+  acting: Acting,
+  filter: EnvironmentFilter,
+  atMost: number
+): Promise<number> {
+  const some = filtered(db, acting, filter)
+    .clearSelect()
+    .select('e.id')
+    .limit(atMost + 1)
+  const { total } = await db
+    .selectFrom(some.as('some'))
+    .select((eb) => eb.fn.countAll<number>().as('total'))
+    .executeTakeFirstOrThrow()
+  return total
+}
+
+/** What a change of an environment needs of it, locked. */
+export interface LockedEnvironment {
+  environment_id: number
+  environment_uid: string
+  organization_id: number
+  organization_uid: string
+  name: string
+  spec: object
+  desired_phase: string
+  phase: string
+  archived_at: Date | null
+  lease_epoch: number
+  spec_version: number
+  resolution: object[]
+}
+
+function locked(tx: Transaction<Database>) {
+  return tx
+    .selectFrom('environments as e')
+    .innerJoin('accounts as o', 'o.id', 'e.organization_id')
+    .select([
+      'e.id as environment_id',
+      'e.uid as environment_uid',
+      'e.organization_id',
+      'o.uid as organization_uid',
+      'e.name',
+      'e.spec',
+      'e.desired_phase',
+      'e.phase',
+      'e.archived_at',
+      'e.lease_epoch',
+      'e.spec_version',
+      'e.resolution'
+    ])
+    .forUpdate('e')
+}
+
+/** Locks an environment, so that nobody else changes it; undefined when it is gone. */
+export async function lockEnvironment(
+  tx: Transaction<Database>,
+  environmentId: number
+): Promise<LockedEnvironment | undefined> {
+  return await locked(tx).where('e.id', '=', environmentId).executeTakeFirst()
+}
+
+/** The same for whoever has its lease; undefined when that has another epoch by now. */
+export async function lockLeasedEnvironment(
+  tx: Transaction<Database>,
+  environmentUid: string,
+  leaseEpoch: number,
+  runners: RunnerReference
+): Promise<LockedEnvironment | undefined> {
+  return await locked(tx)
+    .where('e.uid', '=', environmentUid)
+    .where('e.lease_epoch', '=', leaseEpoch)
+    .where('e.lease_holder', 'is not', null)
+    .where(isOf(runners))
+    .executeTakeFirst()
+}
+
+export interface NewEnvironment {
+  organization_id: number
+  project_id: number | null
+  runner_id: number
+  environment_class_id: number
+  repository_id: number | null
+  creator_kind: string
+  creator_uid: string
+  name: string
+  session_id: string
+  annotations: Readonly<Record<string, string>>
+  original_context_url: string
+  spec: object
+  chosen_secrets: object | undefined
+  own_secrets: boolean
+}
+
+export async function insertEnvironment(
+  tx: Transaction<Database>,
+  { annotations, spec, chosen_secrets, ...rest }: NewEnvironment
+): Promise<{ id: number; uid: string }> {
+  return await tx
+    .insertInto('environments')
+    .values({
+      ...rest,
+      annotations: JSON.stringify(annotations),
+      spec: JSON.stringify(spec),
+      chosen_secrets: chosen_secrets ? JSON.stringify(chosen_secrets) : null
+    })
+    .returning(['id', 'uid'])
+    .executeTakeFirstOrThrow()
+}
+
+/** What can be changed of an environment; times are the database's. */
+export interface EnvironmentChange {
+  name?: string
+  spec?: object
+  desiredPhase?: string
+  started?: boolean
+  active?: boolean
+  archived?: boolean
+  lockdownAt?: string | null
+  activity?: object
+  ownSecrets?: boolean
+  /** whether what a runner acts on changes */
+  newVersion: boolean
+}
+
+export async function updateEnvironment(
+  tx: Transaction<Database>,
+  environmentId: number,
+  change: EnvironmentChange
+): Promise<void> {
+  const now = sql<Date>`now()`
+  await tx
+    .updateTable('environments')
+    .set({
+      ...(change.name !== undefined && { name: change.name }),
+      ...(change.spec && { spec: JSON.stringify(change.spec) }),
+      ...(change.desiredPhase !== undefined && { desired_phase: change.desiredPhase }),
+      ...(change.started && { last_started_at: now }),
+      ...((change.started || change.active) && { last_active_at: now }),
+      ...(change.archived !== undefined && { archived_at: change.archived ? now : null }),
+      ...(change.lockdownAt !== undefined && {
+        lockdown_at: change.lockdownAt === null ? null : sql<Date>`${change.lockdownAt}::timestamptz`
+      }),
+      ...(change.activity && { activity: JSON.stringify(change.activity) }),
+      ...(change.ownSecrets !== undefined && { own_secrets: change.ownSecrets }),
+      ...(change.newVersion && { spec_version: sql<number>`spec_version + 1` })
+    })
+    .where('id', '=', environmentId)
+    .execute()
+}
+
+export async function updateStatus(
+  tx: Transaction<Database>,
+  environmentId: number,
+  { phase, status }: { phase: string; status: object }
+): Promise<void> {
+  await tx
+    .updateTable('environments')
+    .set({ phase, status: JSON.stringify(status), status_version: sql<number>`status_version + 1` })
+    .where('id', '=', environmentId)
+    .execute()
+}
+
+/** With its tokens; gives their hashes, for the caches. */
+export async function deleteEnvironment(tx: Transaction<Database>, environmentId: number): Promise<Buffer[]> {
+  const tokens = await tx
+    .deleteFrom('tokens')
+    .where('environment_id', '=', environmentId)
+    .returning('hash')
+    .execute()
+  await tx.deleteFrom('environments').where('id', '=', environmentId).execute()
+  return tokens.map(({ hash }) => hash)
+}
+
+/** Whose environments: a runner's, or those of the servers themselves in every organization. */
+export type RunnerReference = { runnerId: number } | 'hosted'
+
+function isOf(runners: RunnerReference) {
+  return runners === 'hosted'
+    ? sql<boolean>`e.runner_id in (select h.id from runners h where h.hosted)`
+    : sql<boolean>`e.runner_id = ${runners.runnerId}::bigint`
+}
+
+/** How long a lease holds; one who is dead has heard nothing for so long, and is not waited for any longer. */
+const LEASE = sql`interval '20 seconds'`
+
+/** An environment for the process that has its lease. */
+export interface LeasedEnvironment {
+  environment_id: number
+  environment_uid: string
+  organization_id: number
+  organization_uid: string
+  runner_id: number
+  runner_uid: string
+  name: string
+  lease_epoch: number
+  spec: object
+  resolution: object[]
+  desired_phase: string
+  phase: string
+  spec_version: number
+}
+
+const LEASED = [
+  'e.id as environment_id',
+  'e.uid as environment_uid',
+  'e.organization_id',
+  'o.uid as organization_uid',
+  'r.id as runner_id',
+  'r.uid as runner_uid',
+  'e.name',
+  'e.lease_epoch',
+  'e.spec',
+  'e.resolution',
+  'e.desired_phase',
+  'e.phase',
+  'e.spec_version'
+] as const
+
+/** Takes environments that nobody works on, as many as are wanted, the oldest first; gives their ids. */
+export async function takeLeases(
+  tx: Transaction<Database>,
+  runners: RunnerReference,
+  holder: string,
+  atMost: number
+): Promise<number[]> {
+  if (atMost === 0) return []
+  const { rows } = await sql<{ id: number }>`
+    update environments set lease_holder = ${holder}::uuid, lease_epoch = lease_epoch + 1, lease_until = now() + ${LEASE}
+    where id in (
+      select e.id from environments e join runners r on r.id = e.runner_id
+      where ${isOf(runners)} and r.desired_phase = 'RUNNER_PHASE_ACTIVE'
+        and (e.lease_until is null or e.lease_until < now())
+        and not (e.desired_phase = 'ENVIRONMENT_PHASE_STOPPED' and e.phase = 'ENVIRONMENT_PHASE_STOPPED')
+      order by e.id limit ${atMost}::bigint for update of e skip locked)
+    returning id`.execute(tx)
+  return rows.map(({ id }) => id)
+}
+
+/** What a holder has the lease of. */
+export async function listLeased(
+  db: Kysely<Database>,
+  runners: RunnerReference,
+  holder: string
+): Promise<LeasedEnvironment[]> {
+  return await db
+    .selectFrom('environments as e')
+    .innerJoin('accounts as o', 'o.id', 'e.organization_id')
+    .innerJoin('runners as r', 'r.id', 'e.runner_id')
+    .select(LEASED)
+    .where('e.lease_holder', '=', holder)
+    .where(isOf(runners))
+    .orderBy('e.id')
+    .execute()
+}
+
+/** Prolongs leases, one that has run out too when nobody took it; gives the uids of those that are the holder's. */
+export async function prolongLeases(
+  db: Kysely<Database>,
+  runners: RunnerReference,
+  holder: string,
+  leases: readonly { environmentId: string; epoch: number }[]
+): Promise<string[]> {
+  const { rows } = await sql<{ uid: string }>`
+    update environments e set lease_until = now() + ${LEASE}
+    from unnest(${leases.map(({ environmentId }) => environmentId)}::uuid[],
+      ${leases.map(({ epoch }) => epoch)}::integer[]) as held(uid, epoch)
+    where e.uid = held.uid and e.lease_epoch = held.epoch and e.lease_holder = ${holder}::uuid and ${isOf(runners)}
+    returning e.uid`.execute(db)
+  return rows.map(({ uid }) => uid)
+}
+
+/** Those of these that are there. */
+export async function listExisting(
+  db: Kysely<Database>,
+  runners: RunnerReference,
+  uids: readonly string[]
+): Promise<string[]> {
+  const rows = await db
+    .selectFrom('environments as e')
+    .select('e.uid')
+    .where('e.uid', '=', sql<string>`any(${uids}::uuid[])`)
+    .where(isOf(runners))
+    .execute()
+  return rows.map(({ uid }) => uid)
+}
+
+/** Environments that have not been used for longer than their timeout, and are still to run. */
+export async function listIdle(db: Kysely<Database>, atMost: number): Promise<number[]> {
+  const { rows } = await sql<{ id: number }>`
+    select e.id from environments e
+    where e.desired_phase = 'ENVIRONMENT_PHASE_RUNNING' and e.phase = 'ENVIRONMENT_PHASE_RUNNING'
+      and rtrim(e.spec -> 'timeout' ->> 'disconnected', 's')::double precision > 0
+      and e.last_active_at < now() - make_interval(secs =>
+        rtrim(e.spec -> 'timeout' ->> 'disconnected', 's')::double precision)
+    order by e.id limit ${atMost}::bigint`.execute(db)
+  return rows.map(({ id }) => id)
+}
+
+/** Locks the environments of a runner, whatever they are doing, in order of id. */
+export async function lockEnvironmentsOfRunner(
+  tx: Transaction<Database>,
+  runnerId: number
+): Promise<LockedEnvironment[]> {
+  return await locked(tx).where('e.runner_id', '=', runnerId).orderBy('e.id').execute()
+}

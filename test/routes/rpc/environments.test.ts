@@ -1,0 +1,314 @@
+// biome-ignore-all lint/suspicious/noExplicitAny: JSON of all methods
+import { randomUUID } from 'node:crypto'
+import t, { type Test } from 'tap'
+import { type OnaServer, startOnaServer } from './helper.ts'
+
+// Environments by the API, with a runner that is asked what it would be told: the real one has tests of its own.
+
+interface World extends OnaServer {
+  classId: string
+  projectId: string
+  runner: { id: string; token: string; holder: string }
+  ask(method: string, message: unknown, token?: string): Promise<any>
+  /** what the runner is told */
+  claim(held?: unknown[]): Promise<any[]>
+  report(assignment: any, phase: string, more?: object): Promise<{ status: number; body: any }>
+}
+
+async function furnish(t: Test, options = {}): Promise<World> {
+  const server = await startOnaServer(t, { events: true, ...options })
+  const ask = async (method: string, message: unknown, token = server.owner.token) => {
+    const { status, body } = await server.call(method, token, message)
+    if (status !== 200) throw new Error(`${method} answered ${status}: ${JSON.stringify(body)}`)
+    return body
+  }
+  const made = await ask('RunnerService/CreateRunner', {
+    name: 'here',
+    provider: 'RUNNER_PROVIDER_LINUX_HOST'
+  })
+  const { exchangeToken } = made
+  const { accessToken } = await ask('IdentityService/ExchangeToken', { exchangeToken })
+  const { id: classId } = await ask('RunnerConfigurationService/CreateEnvironmentClass', {
+    runnerId: made.runner.runnerId,
+    displayName: 'small',
+    description: 'small ones'
+  })
+  const { project } = await ask('ProjectService/CreateProject', {
+    name: 'web',
+    initializer: { specs: [{ git: { remoteUri: 'https://git.example/acme/web.git' } }] },
+    environmentClass: { environmentClassId: classId }
+  })
+  const runner = { id: made.runner.runnerId, token: accessToken, holder: randomUUID() }
+  const interfaceCall = async (method: string, message: object) => {
+    const response = await server.request('POST', `/api/coffer.v1.RunnerInterfaceService/${method}`, {
+      token: accessToken,
+      body: message
+    })
+    return { status: response.statusCode, body: response.json() }
+  }
+  return Object.assign(server, {
+    classId,
+    projectId: project.id,
+    runner,
+    ask,
+    async claim(held: unknown[] = []) {
+      const { status, body } = await interfaceCall('ClaimEnvironments', {
+        holder: runner.holder,
+        held,
+        capacity: 10
+      })
+      if (status !== 200) throw new Error(JSON.stringify(body))
+      return body.assignments ?? []
+    },
+    report: (assignment: any, phase: string, more: object = {}) =>
+      interfaceCall('ReportStatus', {
+        lease: { environmentId: assignment.environmentId, epoch: assignment.epoch },
+        report: { phase, specVersion: assignment.specVersion, ...more }
+      })
+  })
+}
+
+const RUNNING = 'ENVIRONMENT_PHASE_RUNNING'
+
+function held(assignment: any) {
+  const { environmentId, epoch, specVersion } = assignment
+  return { environmentId, epoch, specVersion }
+}
+
+t.test('an environment is made from a project, and its runner is told what it shall be', async (t) => {
+  const { ask, claim, report, projectId, classId, runner, acme, owner } = await furnish(t)
+  await ask('SecretService/CreateSecret', {
+    name: 'DB_URL',
+    value: 'postgres://x',
+    environmentVariable: true,
+    scope: { projectId }
+  })
+  const { environment } = await ask('EnvironmentService/CreateEnvironmentFromProject', {
+    projectId,
+    spec: { timeout: { disconnected: '14400s' }, kernelControlsConfig: { veto: { exec: { watch: true } } } }
+  })
+  t.match(environment, {
+    id: /^[0-9a-f-]{36}$/,
+    metadata: {
+      organizationId: acme.uid,
+      name: /^web-/,
+      creator: { id: owner.account.uid, principal: 'PRINCIPAL_USER' },
+      projectId,
+      runnerId: runner.id,
+      role: 'ENVIRONMENT_ROLE_DEFAULT',
+      sessionId: /^[0-9a-f-]{36}$/,
+      originalContextUrl: 'https://git.example/acme/web.git'
+    },
+    spec: {
+      specVersion: /^[0-9]+$/,
+      desiredPhase: RUNNING,
+      machine: { class: classId },
+      timeout: { disconnected: '14400s' },
+      kernelControlsConfig: { veto: { exec: { watch: true } } },
+      secrets: [
+        {
+          name: 'DB_URL',
+          source: 'control-plane',
+          environmentVariable: 'DB_URL',
+          scope: 'SCOPE_PROJECT',
+          session: '1'
+        }
+      ]
+    },
+    status: { phase: 'ENVIRONMENT_PHASE_CREATING', machine: { phase: 'PHASE_CREATING' } }
+  })
+  t.notOk(JSON.stringify(environment).includes('postgres://x'))
+
+  const [assignment] = await claim()
+  t.match(assignment, {
+    environmentId: environment.id,
+    epoch: 1,
+    desiredPhase: RUNNING,
+    phase: 'ENVIRONMENT_PHASE_CREATING',
+    accessToken: /^coffer_env_/,
+    content: {
+      sources: [
+        { remoteUri: 'https://git.example/acme/web.git', targetMode: 'CLONE_TARGET_MODE_REMOTE_HEAD' }
+      ]
+    },
+    secrets: [{ name: 'DB_URL', session: '1', mount: { kind: 'variable', name: 'DB_URL' } }]
+  })
+  t.same(await claim([held(assignment)]), [], 'what is held is not told again')
+  t.match(
+    await ask('SecretService/GetSecretValue', { secretId: assignment.secrets[0].id }, assignment.accessToken),
+    {
+      value: 'postgres://x'
+    }
+  )
+
+  const secrets = [
+    { id: assignment.secrets[0].id, secretName: 'DB_URL', phase: 'CONTENT_PHASE_READY', session: '1' }
+  ]
+  const content = { phase: 'CONTENT_PHASE_READY', session: 's', location: '/workspace/web' }
+  t.equal((await report(assignment, RUNNING, { secrets, secretsInSync: true, content })).status, 200)
+  const got = await ask('EnvironmentService/GetEnvironment', { environmentId: environment.id })
+  t.match(got.environment.status, {
+    phase: RUNNING,
+    runnerAck: { specVersion: assignment.specVersion, statusCode: 'STATUS_CODE_OK' },
+    secrets,
+    content: { phase: 'CONTENT_PHASE_READY', contentLocationInMachine: '/workspace/web' },
+    devcontainer: { secretsInSync: true }
+  })
+  t.notOk('failureMessage' in got.environment.status, 'an empty list would be taken for a failure')
+  t.ok(BigInt(got.environment.status.statusVersion) > BigInt(environment.status.statusVersion))
+})
+
+t.test('a change of a secret is a new version of the spec; its removal, too', async (t) => {
+  const { ask, claim, projectId } = await furnish(t)
+  const scope = { projectId }
+  const { secret } = await ask('SecretService/CreateSecret', {
+    name: 'ONE',
+    value: 'a',
+    environmentVariable: true,
+    scope
+  })
+  await ask('EnvironmentService/CreateEnvironmentFromProject', { projectId })
+  const [first] = await claim()
+  const until = async (before: any, check: (assignment: any) => boolean) => {
+    for (let tries = 0; tries < 100; tries++) {
+      const [next] = await claim([held(before)])
+      if (next && check(next)) return next
+      await new Promise((resolve) => setTimeout(resolve, 50))
+    }
+    throw new Error('nothing came')
+  }
+  await ask('SecretService/UpdateSecretValue', { secretId: secret.id, value: 'b' })
+  const second = await until(first, ({ secrets }) => secrets?.[0]?.session === '2')
+  t.equal(second.epoch, first.epoch)
+  t.ok(BigInt(second.specVersion) > BigInt(first.specVersion))
+  await ask('SecretService/CreateSecret', { name: 'TWO', value: 'a', filePath: '/etc/two', scope })
+  const third = await until(second, ({ secrets }) => secrets?.length === 2)
+  t.match(third.secrets[1].mount, { kind: 'file', path: '/etc/two' })
+  await ask('SecretService/DeleteSecret', { secretId: secret.id })
+  const fourth = await until(third, ({ secrets }) => secrets?.length === 1)
+  t.equal(fourth.secrets[0].name, 'TWO')
+})
+
+t.test('stop, start, archive and delete', async (t) => {
+  const { ask, call, claim, report, projectId, owner } = await furnish(t)
+  const { environment } = await ask('EnvironmentService/CreateEnvironmentFromProject', {
+    projectId,
+    name: 'mine'
+  })
+  const environmentId = environment.id
+  const [first] = await claim()
+  await report(first, RUNNING)
+  await ask('EnvironmentService/StopEnvironment', { environmentId })
+  const [stopping] = await claim([held(first)])
+  t.equal(stopping.desiredPhase, 'ENVIRONMENT_PHASE_STOPPED')
+  t.equal((await report(stopping, 'ENVIRONMENT_PHASE_STOPPED')).status, 200)
+  await ask('EnvironmentService/ArchiveEnvironment', { environmentId })
+  t.same(
+    (await ask('EnvironmentService/ListEnvironments', {})).environments,
+    undefined,
+    'archived ones are not listed'
+  )
+  const archived = { filter: { archivalStatus: 'ARCHIVAL_STATUS_ARCHIVED' } }
+  t.equal((await ask('EnvironmentService/ListEnvironments', archived)).environments.length, 1)
+  t.match(await call('EnvironmentService/StartEnvironment', owner.token, { environmentId }), {
+    status: 400,
+    body: { code: 'failed_precondition', message: /[Uu]narchive/ }
+  })
+  await ask('EnvironmentService/UnarchiveEnvironment', { environmentId })
+  await ask('EnvironmentService/StartEnvironment', { environmentId })
+  const [starting] = await claim([held(stopping)])
+  t.equal(starting.desiredPhase, RUNNING)
+  await ask('EnvironmentService/DeleteEnvironment', { environmentId })
+  t.match(await call('EnvironmentService/StartEnvironment', owner.token, { environmentId }), {
+    body: { code: 'failed_precondition' }
+  })
+  const [deleting] = await claim([held(starting)])
+  t.equal(deleting.desiredPhase, 'ENVIRONMENT_PHASE_DELETED')
+  t.match(await report(deleting, RUNNING), { status: 200 })
+  t.equal((await report(deleting, 'ENVIRONMENT_PHASE_DELETED')).status, 200)
+  t.match(await call('EnvironmentService/GetEnvironment', owner.token, { environmentId }), {
+    body: { code: 'not_found' }
+  })
+})
+
+t.test('an older lease neither reports nor reads', async (t) => {
+  const { ask, call, claim, report, projectId, db, runner } = await furnish(t)
+  const { secret } = await ask('SecretService/CreateSecret', {
+    name: 'ONE',
+    value: 'a',
+    environmentVariable: true,
+    scope: { projectId }
+  })
+  await ask('EnvironmentService/CreateEnvironmentFromProject', { projectId })
+  const [paused] = await claim()
+  // Nobody has heard of its holder for as long as a lease holds, and another process of the runner takes over.
+  await db
+    .updateTable('environments')
+    .set({ lease_until: new Date(0) })
+    .execute()
+  runner.holder = randomUUID()
+  const [taken] = await claim()
+  t.equal(taken.epoch, paused.epoch + 1)
+  t.match(await report(paused, RUNNING), { status: 409, body: { code: 'aborted' } })
+  const read = { secretId: secret.id }
+  t.match(await call('SecretService/GetSecretValue', paused.accessToken, read), { status: 401 })
+  t.match(await call('SecretService/GetSecretValue', taken.accessToken, read), {
+    status: 200,
+    body: { value: 'a' }
+  })
+  t.equal((await report(taken, RUNNING)).status, 200)
+})
+
+t.test(
+  'what is wrong is told by field; a class that the project does not allow has its detail',
+  async (t) => {
+    const { ask, call, projectId, classId, owner, member, stranger } = await furnish(t)
+    const create = (spec: object, token = owner.token) =>
+      call('EnvironmentService/CreateEnvironmentFromProject', token, { projectId, spec })
+    const wrong: [object, RegExp][] = [
+      [{ timeout: { disconnected: '60s' } }, /spec\.timeout\.disconnected/],
+      [{ ports: [{ port: 80 }] }, /spec\.ports\[0\]\.port/],
+      [{ devcontainer: { devcontainerFilePath: '/absolute' } }, /devcontainerFilePath/],
+      [{ secrets: [{ name: 'X', source: 'runner', sourceRef: randomUUID() }] }, /spec\.secrets\[0\]\.source/]
+    ]
+    for (const [spec, message] of wrong) {
+      t.match(await create(spec), { status: 400, body: { code: 'invalid_argument', message } })
+    }
+    t.match(await create({ secrets: [{ name: 'X', sourceRef: randomUUID() }] }), {
+      body: { code: 'not_found' }
+    })
+    t.match(await create({ machine: { class: randomUUID() } }), {
+      status: 400,
+      body: {
+        code: 'failed_precondition',
+        details: [
+          {
+            type: 'gitpod.v1.CreateEnvironmentFromProjectBadRequestEnvironmentClassDetails',
+            debug: { environmentClassIds: [classId] }
+          }
+        ]
+      }
+    })
+    t.match(
+      await create({}, member.token),
+      { status: 404, body: { code: 'not_found' } },
+      'no role on the project'
+    )
+    t.match(await create({}, stranger.token), { status: 404 })
+    const { environment } = await ask('EnvironmentService/CreateEnvironmentFromProject', { projectId })
+    const target = { environmentId: environment.id }
+    for (const method of [
+      'GetEnvironment',
+      'StopEnvironment',
+      'DeleteEnvironment',
+      'CreateEnvironmentAccessToken'
+    ]) {
+      t.match(await call(`EnvironmentService/${method}`, member.token, target), {
+        body: { code: 'not_found' }
+      })
+      t.match(await call(`EnvironmentService/${method}`, stranger.token, target), {
+        body: { code: 'not_found' }
+      })
+    }
+  }
+)
