@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
-import { NotFound } from '../errors.ts'
+import { CofferError, NotFound } from '../errors.ts'
 import type { GitCredentials } from './delivery.ts'
 import { type CloneSources, Environment, type EnvironmentContext } from './environment.ts'
 import { Folders } from './folders.ts'
@@ -183,7 +183,7 @@ export class Runner {
       } catch (err) {
         if (signal.aborted) return
         failures += 1
-        this.#logger.warn({ err }, failure)
+        this.#logger.warn({ err, ...(err instanceof CofferError && { reason: err.message }) }, failure)
         await pauseAfter(failures, signal).catch(() => {})
       }
     }
