@@ -159,7 +159,8 @@ export class Delivery {
 
   #chooseVariables(secrets: readonly ValuedAs<'variable'>[]): void {
     const { chosen, problems } = chooseVariables(
-      secrets.map(({ id, session, mount, value }) => ({ secretId: id, session, name: mount.name, value }))
+      secrets.map(({ id, session, mount, value }) => ({ secretId: id, session, name: mount.name, value })),
+      this.#sandbox
     )
     this.#variables = chosen
     for (const [id, problem] of problems) this.#problems.set(id, problem)

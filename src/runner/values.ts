@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import { Unavailable } from '../errors.ts'
 import { LeaseLost, type SecretReference, ValueRefused } from './interface.ts'
 import { pauseAfter, whileWanted } from './patience.ts'
@@ -58,6 +59,7 @@ export class Values {
     read: (secretId: string) => Promise<Buffer>,
     signal: AbortSignal
   ): Promise<void> {
+    setMaxListeners(2 * PARALLEL, signal)
     const waiting = references.filter((reference) => !this.#isCurrent(reference))
     const work = async () => {
       for (let next = waiting.shift(); next; next = waiting.shift()) await this.#fetch(next, read, signal)

@@ -1,3 +1,6 @@
+import { isUtf8 } from 'node:buffer'
+import type { Sandbox } from './sandbox.ts'
+
 /** What every shell takes for the name of a variable. */
 const NAME = /^[A-Za-z_][A-Za-z0-9_]*$/
 /** What the runner sets itself, or what would lead its programs elsewhere. */
@@ -31,7 +34,10 @@ export interface Variable {
  * Which of these variables the next process gets. Each that cannot be given fails alone; where two have one name, or
  * where there are too many bytes, the later one.
  */
-export function chooseVariables(variables: readonly Variable[]): {
+export function chooseVariables(
+  variables: readonly Variable[],
+  { isolated }: Pick<Sandbox, 'isolated'>
+): {
   chosen: Map<string, Variable>
   /** secret id → reason */
   problems: Map<string, string>
@@ -43,7 +49,7 @@ export function chooseVariables(variables: readonly Variable[]): {
     const bytes = Buffer.byteLength(variable.name) + 1 + variable.value.length
     const problem = chosen.has(variable.name)
       ? `Another secret gives the variable ${variable.name}.`
-      : (findProblem(variable, bytes) ??
+      : (findProblem(variable, bytes, isolated) ??
         (total + bytes + 1 > MAX_TOTAL_BYTES
           ? `With this one, the variables would be larger than ${MAX_TOTAL_BYTES} bytes together, which the operating system does not pass to a process. Mount it as a file.`
           : undefined))
@@ -56,12 +62,15 @@ export function chooseVariables(variables: readonly Variable[]): {
   return { chosen, problems }
 }
 
-function findProblem({ name, value }: Variable, bytes: number): string | undefined {
+function findProblem({ name, value }: Variable, bytes: number, isolated: boolean): string | undefined {
   if (!NAME.test(name)) return 'This is not the name of a variable: letters, digits and _, no digit first.'
   if (RESERVED.has(name) || RESERVED_PREFIXES.some((prefix) => name.startsWith(prefix))) {
     return `The variable ${name} is set by the runner.`
   }
   if (value.includes(0)) return 'The value has a NUL byte, which no variable can hold. Mount it as a file.'
+  if (!isolated && !isUtf8(value)) {
+    return 'The value is not UTF-8, which without isolation no variable can hold. Mount it as a file.'
+  }
   if (bytes > MAX_STRING_BYTES) {
     return `The value is too large for a variable: the operating system takes ${MAX_STRING_BYTES} bytes with the name. Mount it as a file.`
   }
