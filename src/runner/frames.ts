@@ -1,4 +1,3 @@
-import { once } from 'node:events'
 import type { Readable, Writable } from 'node:stream'
 
 /**
@@ -46,7 +45,9 @@ export async function* readFrames(stream: Readable): AsyncGenerator<Frame> {
   let pieces: Buffer[] = []
   let length = 0
   let needed = HEADER_BYTES
-  for await (const chunk of stream as AsyncIterable<Buffer>) {
+  // What is left of a stream is its owner's.
+  const chunks: AsyncIterable<Buffer> = stream.iterator({ destroyOnReturn: false })
+  for await (const chunk of chunks) {
     pieces.push(chunk)
     length += chunk.length
     if (length < needed) continue
@@ -73,40 +74,43 @@ function neededBytes(bytes: Buffer): number {
   return HEADER_BYTES + payloadBytes
 }
 
-/** Resolves when the stream takes more, or is closed: that is for its reader to notice. */
+/**
+ * Resolves when the stream takes more, or is closed: that is for its reader to notice.
+ *
+ * @param payload at most MAX_PAYLOAD_BYTES
+ */
 export async function writeFrame(
   stream: Writable,
   type: number,
-  payload: Uint8Array | string
+  payload: Uint8Array | string = ''
 ): Promise<void> {
-  const bytes = Buffer.from(payload)
-  for (let at = 0; at === 0 || at < bytes.length; at += MAX_PAYLOAD_BYTES) {
-    const part = bytes.subarray(at, at + MAX_PAYLOAD_BYTES)
-    const header = Buffer.alloc(HEADER_BYTES)
-    header[0] = type
-    header.writeUInt32BE(part.length, 1)
-    if (!stream.writable) return
-    stream.cork()
-    stream.write(header)
-    const hasRoom = stream.write(part)
-    stream.uncork()
-    if (!hasRoom) await drained(stream)
+  if (!stream.writable) return
+  const bytes = typeof payload === 'string' ? Buffer.from(payload) : payload
+  const header = Buffer.alloc(HEADER_BYTES)
+  header[0] = type
+  header.writeUInt32BE(bytes.length, 1)
+  stream.cork()
+  stream.write(header)
+  stream.write(bytes)
+  stream.uncork()
+  await drained(stream)
+}
+
+/** Bytes of any length, in as many frames as they need. */
+export async function writeBytes(stream: Writable, type: number, bytes: Uint8Array): Promise<void> {
+  for (let at = 0; at < bytes.length; at += MAX_PAYLOAD_BYTES) {
+    await writeFrame(stream, type, bytes.subarray(at, at + MAX_PAYLOAD_BYTES))
   }
 }
 
 /** Resolves when a writable takes more, or never will. */
 export async function drained(stream: Writable): Promise<void> {
   if (!stream.writableNeedDrain || stream.destroyed) return
-  const ended = new AbortController()
-  const { signal } = ended
-  try {
-    await Promise.race([
-      once(stream, 'drain', { signal }),
-      once(stream, 'close', { signal }),
-      // The reason is for whoever owns the stream.
-      once(stream, 'error', { signal })
-    ])
-  } finally {
-    ended.abort()
-  }
+  await new Promise<void>((resolve) => {
+    const settle = () => {
+      stream.off('drain', settle).off('close', settle)
+      resolve()
+    }
+    stream.on('drain', settle).on('close', settle)
+  })
 }

@@ -95,6 +95,7 @@ class UnisolatedProcess implements SandboxedProcess {
   readonly exit: Promise<ExitStatus>
   readonly #child: ChildProcess
   readonly #hasTerminal: boolean
+  #ended = false
 
   constructor(
     child: ChildProcess,
@@ -115,13 +116,14 @@ class UnisolatedProcess implements SandboxedProcess {
   }
 
   kill(): void {
-    sendSignal(-this.#child.pid!, 'SIGKILL')
+    if (!this.#ended) sendSignal(-this.#child.pid!, 'SIGKILL')
   }
 
   /** What the command has left behind ends with it, as far as it stayed in its group. */
   async #endGroup(status: ExitStatus): Promise<ExitStatus> {
     const until = performance.now() + PATIENCE_MS
     while (sendSignal(-this.#child.pid!, 'SIGKILL') && performance.now() < until) await sleep(LOOK_AGAIN_MS)
+    this.#ended = true
     return this.#hasTerminal ? relayedStatus(status) : status
   }
 }
