@@ -1,6 +1,7 @@
 import type { Logger } from 'pino'
 import { CofferError, Conflict } from '../errors.ts'
 import { Delivery, type GitCredentials } from './delivery.ts'
+import type { ExecRequest } from './exec-request.ts'
 import type { Folders } from './folders.ts'
 import {
   type Assignment,
@@ -16,7 +17,7 @@ import {
 import { pauseAfter } from './patience.ts'
 import { type EnvironmentRecord, findRecord, writeRecord } from './record.ts'
 import { Reports } from './reports.ts'
-import type { EnvironmentFolders, ProcessRequest, Sandbox, SandboxedProcess } from './sandbox.ts'
+import type { EnvironmentFolders, Sandbox, SandboxedProcess } from './sandbox.ts'
 import { Values } from './values.ts'
 import { type Variable, variablesOf } from './variables.ts'
 
@@ -132,7 +133,7 @@ export class Environment {
    *
    * @throws Conflict when the environment is not running
    */
-  async start(request: Omit<ProcessRequest, 'links'>): Promise<SandboxedProcess> {
+  async start(request: ExecRequest): Promise<SandboxedProcess> {
     const starting = this.#begin(request)
     this.#starting.add(starting)
     try {
@@ -347,7 +348,7 @@ export class Environment {
     }
   }
 
-  async #begin(request: Omit<ProcessRequest, 'links'>): Promise<SandboxedProcess> {
+  async #begin(request: ExecRequest): Promise<SandboxedProcess> {
     if (!this.#open) throw new Conflict('The environment is not running.')
     const chosen = [...this.#delivery.variables.values()]
     // What is held is zeroed when it is replaced, which may be while the process starts.
@@ -355,7 +356,7 @@ export class Environment {
     const process = await this.#context.sandbox
       .start(this.#folders, {
         ...request,
-        variables: { ...this.#variables, ...secrets, ...request.variables },
+        variables: { ...secrets, ...this.#variables },
         links: this.#delivery.freshLinks
       })
       .finally(() => {

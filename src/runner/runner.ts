@@ -1,9 +1,11 @@
 import { randomUUID } from 'node:crypto'
+import type { Duplex } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { CofferError, NotFound } from '../errors.ts'
 import type { GitCredentials } from './delivery.ts'
 import { type CloneSources, Environment, type EnvironmentContext } from './environment.ts'
+import { serveExec } from './exec.ts'
 import { Folders } from './folders.ts'
 import type { Assignment, Lease, RunnerInterface } from './interface.ts'
 import { pauseAfter, whileWanted } from './patience.ts'
@@ -22,7 +24,10 @@ export interface RunnerOptions {
   secretsDir?: string | undefined
   /** so many environments are up at most; 100 by itself */
   capacity?: number
+  /** of all clones of one environment together; 10 minutes by itself */
   cloneTimeoutMs?: number
+  /** between renewals of leases; 10 s by itself */
+  renewMs?: number
   cloneSources: CloneSources
   git: GitCredentials
   logger: Logger
@@ -79,6 +84,13 @@ export class Runner {
     await this.#loops
     await Promise.all([...this.#environments.values()].map((environment) => environment.leave()))
     this.#folders?.close()
+  }
+
+  /** Serves a client that runs a command in an environment; the stream is closed at the end. */
+  exec(environmentId: string, stream: Duplex): void {
+    serveExec(stream, async (request) => await this.getEnvironment(environmentId).start(request)).catch(
+      (err) => this.#logger.error({ err, environment: environmentId }, 'a command could not be started')
+    )
   }
 
   /** @throws NotFound when this runner does not hold the environment */
@@ -144,7 +156,7 @@ export class Runner {
       const renewed = leases.length > 0 ? this.#server.renew(this.#holder, leases) : Promise.resolve([])
       const lost = await whileWanted(renewed, this.#closed.signal)
       for (const id of lost) this.#lose(leases.find(({ environmentId }) => environmentId === id))
-      await sleep(RENEW_MS, undefined, { signal: this.#closed.signal })
+      await sleep(this.#options.renewMs ?? RENEW_MS, undefined, { signal: this.#closed.signal })
       return true
     })
   }

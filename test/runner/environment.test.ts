@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import type { GitSource, StatusReport } from '../../src/runner/interface.ts'
 import { MemoryServer } from './memory-server.ts'
-import { listFiles, runInside, startRunner } from './running.ts'
+import { Gate, listFiles, runInside, startRunner } from './running.ts'
 
 // What becomes of one environment: phases, content, and what stays where.
 
@@ -50,7 +50,7 @@ t.test('an environment runs, stops, runs again with what it had, and goes', asyn
   )
   t.match(seen, { code: 0, stdout: `whole\nvalue of KEY value of TOKEN ${id}\n` })
 
-  const left = await runner.getEnvironment(id).start({ command: ['sleep', '1000'], variables: {} })
+  const left = await runner.getEnvironment(id).start({ command: ['sleep', '1000'] })
   server.change(id, { desiredPhase: 'ENVIRONMENT_PHASE_STOPPED' })
   const stopped = await server.untilPhase(id, 'STOPPED')
   t.match(stopped.secrets, [{ phase: 'CONTENT_PHASE_UNAVAILABLE' }, { phase: 'CONTENT_PHASE_UNAVAILABLE' }])
@@ -134,23 +134,16 @@ t.test('changes that come while an environment is brought up follow', async (t) 
   const server = new MemoryServer()
   const { runner } = await startRunner(t, server)
   const secret = server.secret('TOKEN', { kind: 'variable', name: 'TOKEN' }, 'first')
-  let reached = () => {}
-  const reading = new Promise<void>((resolve) => {
-    reached = resolve
-  })
-  let release = () => {}
-  const released = new Promise<void>((resolve) => {
-    release = resolve
-  })
+  const [reading, released] = [new Gate(), new Gate()]
   server.before = (step) => {
     if (step !== 'read 0') return
-    reached()
-    return released
+    reading.open()
+    return released.passed
   }
   const id = server.add({ secrets: [secret] })
-  await reading
+  await reading.passed
   server.setValue(id, secret.id, 'second')
-  release()
+  released.open()
   await server.untilPhase(id, 'RUNNING')
   t.match(await runInside(runner, id, 'echo $TOKEN'), { stdout: 'second\n' })
 })

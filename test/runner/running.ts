@@ -50,8 +50,7 @@ export interface Outcome {
 /** Runs a script of sh in an environment, to its end. */
 export async function runInside(runner: Runner, environmentId: string, script: string): Promise<Outcome> {
   const process = await runner.getEnvironment(environmentId).start({
-    command: ['/bin/sh', '-c', script],
-    variables: {}
+    command: ['/bin/sh', '-c', script]
   })
   process.stdin.end()
   const [stdout, stderr, { code }] = await Promise.all([
@@ -69,4 +68,16 @@ export async function listFiles(folder: string): Promise<string[]> {
     .filter((entry) => !entry.isDirectory())
     .map((entry) => path.relative(folder, path.join(entry.parentPath, entry.name)))
     .sort()
+}
+
+/** Something that is waited for until a test lets it happen. */
+export class Gate {
+  readonly passed: Promise<void>
+  open!: () => void
+
+  constructor() {
+    this.passed = new Promise((resolve) => {
+      this.open = resolve
+    })
+  }
 }
