@@ -102,7 +102,7 @@ export class ExecClient {
       case FRAME.stderr:
         return await write(this.#streams.stderr, payload)
       case FRAME.stdinTaken:
-        this.#room += payload.readUInt32BE()
+        this.#room += parseCount(payload)
         this.#onRoom?.()
         return undefined
       case FRAME.exit:
@@ -116,14 +116,16 @@ export class ExecClient {
 
   #forwardInput(): void {
     const { stdin } = this.#streams
-    const end = () => void writeFrame(this.#stream, FRAME.stdinEnd)
+    // A stdin that is paused may end all the same, before the last of it was sent.
+    let sending = Promise.resolve()
+    const end = () => void sending.then(() => writeFrame(this.#stream, FRAME.stdinEnd))
     if (!stdin) {
       end()
       return
     }
     const onData = (bytes: Buffer) => {
       stdin.pause()
-      void this.#sendInput(bytes).then(() => {
+      sending = this.#sendInput(bytes).then(() => {
         if (!this.#over) stdin.resume()
       })
     }
@@ -158,6 +160,11 @@ async function write(target: Writable, bytes: Buffer): Promise<ExitStatus | unde
     await drained(target)
   }
   return target.writable ? undefined : { code: null, signal: 'SIGPIPE' }
+}
+
+function parseCount(payload: Buffer): number {
+  if (payload.length !== 4) throw new ProtocolError('a count of bytes is not one.')
+  return payload.readUInt32BE()
 }
 
 function parseExit(payload: Buffer): ExitStatus {
