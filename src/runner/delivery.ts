@@ -1,3 +1,9 @@
+import {
+  credentialBindings,
+  type GitCredential,
+  gitCredentialFiles,
+  parseGitCredential
+} from './credential-helper.ts'
 import type { User } from './folders.ts'
 import type { SecretReference, SecretStatus } from './interface.ts'
 import { changeLinks, type FileSecret, type LinkChange, type LinkPlan, planLinks } from './links.ts'
@@ -6,27 +12,6 @@ import type { EnvironmentFolders, Sandbox } from './sandbox.ts'
 import { SecretFiles } from './secret-files.ts'
 import type { Values } from './values.ts'
 import { chooseVariables, type Variable } from './variables.ts'
-
-export interface GitCredential {
-  host: string
-  username: string
-  password: string
-}
-
-/** How credentials become files that git asks for them. */
-export interface GitCredentials {
-  /** @throws when the value is none; the message does not quote it */
-  parse(value: Buffer): { username: string; password: string }
-  /** name below the folder of secrets → content */
-  files(credentials: readonly GitCredential[]): Map<string, Buffer>
-}
-
-export interface DeliveryOptions {
-  sandbox: Sandbox
-  folders: EnvironmentFolders
-  user: User
-  git: GitCredentials
-}
 
 const DOCKER_CONFIG = 'docker/config.json'
 
@@ -44,7 +29,6 @@ type ValuedAs<Kind> = Valued<Extract<SecretReference['mount'], { kind: Kind }>>
 export class Delivery {
   readonly #sandbox: Sandbox
   readonly #folders: EnvironmentFolders
-  readonly #git: GitCredentials
   readonly #files: SecretFiles
   #variables: ReadonlyMap<string, Variable> = new Map()
   #links: LinkPlan = { kept: new Map(), fresh: new Map(), problems: new Map() }
@@ -53,18 +37,23 @@ export class Delivery {
   readonly #linkProblems = new Map<string, string>()
   /** secret id → session of what is delivered */
   #sessions = new Map<string, string>()
+  #hasGitCredentials = false
   #problems = new Map<string, string>()
 
-  constructor({ sandbox, folders, user, git }: DeliveryOptions) {
+  constructor(sandbox: Sandbox, folders: EnvironmentFolders, user: User) {
     this.#sandbox = sandbox
     this.#folders = folders
-    this.#git = git
     this.#files = new SecretFiles(folders.secrets, user)
   }
 
   /** What the next process gets. */
   get variables(): ReadonlyMap<string, Variable> {
     return this.#variables
+  }
+
+  /** Whether git finds credentials among what is delivered. */
+  get hasGitCredentials(): boolean {
+    return this.#hasGitCredentials
   }
 
   /** Those that are made anew at each start of a process. */
@@ -81,12 +70,13 @@ export class Delivery {
     const secrets = this.#withValue(references, values)
     this.#sessions = new Map(secrets.map(({ id, session }) => [id, session]))
     this.#chooseVariables(secrets.filter(isMountedAs('variable')))
-    const files = new Map([
-      ...this.#planFiles(secrets.filter(isMountedAs('file'))),
+    const files = this.#planFiles(secrets.filter(isMountedAs('file')))
+    const composed = [
       ...this.#planRegistries(secrets.filter(isMountedAs('registry'))),
       ...this.#planGit(secrets.filter(isMountedAs('git')))
-    ])
-    this.#write(files, secrets)
+    ]
+    this.#write(new Map([...files, ...composed]), secrets)
+    for (const [, content] of composed) content.fill(0)
     values.release()
   }
 
@@ -123,6 +113,7 @@ export class Delivery {
     this.#linkProblems.clear()
     this.#sessions = new Map()
     this.#problems = new Map()
+    this.#hasGitCredentials = false
     this.#files.forget()
   }
 
@@ -192,18 +183,23 @@ export class Delivery {
   }
 
   #planGit(secrets: readonly ValuedAs<'git'>[]): Map<string, Buffer> {
-    const credentials = new Map<string, GitCredential>()
+    const credentials: (GitCredential & { host: string })[] = []
+    const taken = new Set<string>()
     for (const { id, mount, value } of secrets) {
-      if (credentials.has(mount.host)) this.#problems.set(id, 'Another secret is for this host.')
-      else {
-        try {
-          credentials.set(mount.host, { host: mount.host, ...this.#git.parse(value) })
-        } catch (error) {
-          this.#problems.set(id, (error as Error).message)
-        }
+      try {
+        const credential = { host: mount.host, ...parseGitCredential(value) }
+        const bindings = credentialBindings(mount.host).map(({ protocol, host }) => `${protocol}://${host}`)
+        if (bindings.some((binding) => taken.has(binding)))
+          throw new Error('Another secret is for this host.')
+        for (const binding of bindings) taken.add(binding)
+        credentials.push(credential)
+      } catch (error) {
+        this.#problems.set(id, (error as Error).message)
       }
     }
-    return this.#git.files([...credentials.values()])
+    this.#hasGitCredentials = credentials.length > 0
+    if (credentials.length === 0) return new Map()
+    return gitCredentialFiles(credentials, this.#sandbox.inside(this.#folders).secrets)
   }
 
   #write(files: ReadonlyMap<string, Buffer>, secrets: readonly Valued[]): void {

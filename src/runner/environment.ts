@@ -1,14 +1,14 @@
 import type { Logger } from 'pino'
 import { CofferError, Conflict } from '../errors.ts'
-import { Delivery, type GitCredentials } from './delivery.ts'
+import { Delivery } from './delivery.ts'
 import type { ExecRequest } from './exec-request.ts'
 import type { Folders } from './folders.ts'
+import { CloneFailed, cloneSources } from './git.ts'
 import {
   type Assignment,
   type Content,
   type ContentStatus,
   type EnvironmentPhase,
-  type GitSource,
   LeaseLost,
   type RunnerInterface,
   type SecretReference,
@@ -16,6 +16,7 @@ import {
 } from './interface.ts'
 import { pauseAfter } from './patience.ts'
 import { type EnvironmentRecord, findRecord, writeRecord } from './record.ts'
+import { RemoteRefused } from './remotes.ts'
 import { Reports } from './reports.ts'
 import type { EnvironmentFolders, Sandbox, SandboxedProcess } from './sandbox.ts'
 import { Values } from './values.ts'
@@ -26,27 +27,10 @@ const LONGEST_PAUSE_MS = 60_000
 const UNISOLATED =
   'Processes of this environment are not isolated: they run as the user of the runner, and see what it sees.'
 
-export interface CloneOptions {
-  gitUsername: string
-  gitEmail: string
-  timeoutMs: number
-  signal: AbortSignal
-}
-
-/** Clones all sources into the workspace; what it throws is fit to be shown if it is a CofferError. */
-export type CloneSources = (
-  sandbox: Sandbox,
-  folders: EnvironmentFolders,
-  sources: readonly GitSource[],
-  options: CloneOptions
-) => Promise<Pick<ContentStatus, 'git'>>
-
 export interface EnvironmentContext {
   server: Pick<RunnerInterface, 'report' | 'readSecret'>
   sandbox: Sandbox
   folders: Folders
-  cloneSources: CloneSources
-  git: GitCredentials
   cloneTimeoutMs: number
   logger: Logger
   /** it was deleted, or its lease was lost, and nothing of it runs any more */
@@ -86,7 +70,7 @@ export class Environment {
   #leaving: Promise<void> | undefined
 
   constructor(assignment: Assignment, context: EnvironmentContext) {
-    const { server, sandbox, folders, git, logger } = context
+    const { server, sandbox, folders, logger } = context
     this.id = assignment.environmentId
     this.#context = context
     this.#folders = folders.of(this.id)
@@ -94,7 +78,7 @@ export class Environment {
     this.#reports = new Reports(server, (epoch) => {
       if (epoch === this.#assignment.epoch) void this.leave()
     })
-    this.#delivery = new Delivery({ sandbox, folders: this.#folders, user: folders.user, git })
+    this.#delivery = new Delivery(sandbox, this.#folders, folders.user)
     this.#variables = variablesOf(this.id, sandbox.inside(this.#folders))
     this.#assignment = assignment
     this.#acting = assignment
@@ -333,13 +317,14 @@ export class Environment {
   async #clone(content: Content, signal: AbortSignal): Promise<EnvironmentRecord['content'] | undefined> {
     const { session, sources, gitUsername, gitEmail } = content
     if (sources.length === 0) return { session }
-    const { sandbox, cloneSources, cloneTimeoutMs: timeoutMs } = this.#context
+    const { sandbox, cloneTimeoutMs: timeoutMs } = this.#context
+    const { hasGitCredentials: hasCredentials } = this.#delivery
     try {
-      const options = { gitUsername, gitEmail, timeoutMs, signal }
+      const options = { gitUsername, gitEmail, timeoutMs, signal, hasCredentials }
       return { session, ...(await cloneSources(sandbox, this.#folders, sources, options)) }
     } catch (error) {
       signal.throwIfAborted()
-      if (!(error instanceof CofferError)) throw error
+      if (!(error instanceof CloneFailed || error instanceof RemoteRefused)) throw error
       const { message: failureMessage } = error
       this.#describeContent({ session }, 'CONTENT_PHASE_FAILED')
       this.#content = { ...this.#content!, failureMessage }

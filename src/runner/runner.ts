@@ -3,8 +3,7 @@ import type { Duplex } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { CofferError, NotFound } from '../errors.ts'
-import type { GitCredentials } from './delivery.ts'
-import { type CloneSources, Environment, type EnvironmentContext } from './environment.ts'
+import { Environment, type EnvironmentContext } from './environment.ts'
 import { serveExec } from './exec.ts'
 import { Folders } from './folders.ts'
 import type { Assignment, Lease, RunnerInterface } from './interface.ts'
@@ -28,8 +27,6 @@ export interface RunnerOptions {
   cloneTimeoutMs?: number
   /** between renewals of leases; 10 s by itself */
   renewMs?: number
-  cloneSources: CloneSources
-  git: GitCredentials
   logger: Logger
 }
 
@@ -101,21 +98,12 @@ export class Runner {
   }
 
   #makeContext(folders: Folders): EnvironmentContext {
-    const { cloneSources, git, cloneTimeoutMs = CLONE_TIMEOUT_MS, logger } = this.#options
+    const { cloneTimeoutMs = CLONE_TIMEOUT_MS, logger } = this.#options
     const onLeft = ({ id }: Environment) => {
       this.#environments.delete(id)
       this.#claiming.abort()
     }
-    return {
-      server: this.#server,
-      sandbox: this.#sandbox,
-      folders,
-      cloneSources,
-      git,
-      cloneTimeoutMs,
-      logger,
-      onLeft
-    }
+    return { server: this.#server, sandbox: this.#sandbox, folders, cloneTimeoutMs, logger, onLeft }
   }
 
   async #claim(context: EnvironmentContext): Promise<void> {

@@ -3,7 +3,6 @@ import { Bubblewrap } from '../../src/runner/bubblewrap.ts'
 import { RemoteServer } from '../../src/runner/remote.ts'
 import { Runner } from '../../src/runner/runner.ts'
 import { runInside } from './running.ts'
-import { cloneSources, git } from './stub-git.ts'
 
 // A runner in a process of its own, for tests that kill it: started with the server's URL, a token and a data folder.
 
@@ -18,8 +17,6 @@ const server = new RemoteServer({ url, token, file: `${dataDir}/runner-token` })
 const sandbox = await Bubblewrap.open({ hiddenPaths: [dataDir] })
 const runner = new Runner(server, sandbox, {
   dataDir,
-  cloneSources,
-  git,
   renewMs: 100,
   logger: createLogger('trace')
 })

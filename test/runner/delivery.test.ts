@@ -5,6 +5,7 @@ import t from 'tap'
 import type { SecretReference, StatusReport } from '../../src/runner/interface.ts'
 import type { Runner } from '../../src/runner/runner.ts'
 import { Unisolated } from '../../src/runner/unisolated.ts'
+import { serveGit } from './git-remote.ts'
 import { MemoryServer } from './memory-server.ts'
 import { Gate, listFiles, runInside, startRunner } from './running.ts'
 
@@ -57,7 +58,8 @@ t.test('each mount is found where its programs look', async (t) => {
   t.same(await readDockerConfig(runner, id), {
     auths: { [REGISTRY]: { auth: base64('user:pass:word') }, 'ghcr.io': { auth: base64('robot:token') } }
   })
-  t.match(await runInside(runner, id, 'cat /run/coffer/git/0'), { stdout: /password/ })
+  const filled = 'printf "protocol=https\\nhost=git.example.com\\n\\n" | git credential fill'
+  t.match(await runInside(runner, id, filled), { stdout: /^username=user\npassword=password$/m })
   t.match(await runInside(runner, id, 'echo > /run/coffer/files/new || echo > ~/.config/deep/bytes'), {
     code: /[^0]/,
     stderr: /Read-only file system/
@@ -163,7 +165,17 @@ t.test('what cannot be delivered fails alone, and says why without the value', a
     ['registry', server.secret('REG', { kind: 'registry', host: 'a.io' }, `${marker}`), /neither user/],
     ['line', server.secret('LINE', { kind: 'registry', host: 'b.io' }, `a:${marker}\n`), /neither user/],
     ['host', server.secret('HOST', { kind: 'registry', host: 'ghcr.io' }, `a:${marker}`), /this registry/],
-    ['git', server.secret('GIT', { kind: 'git', host: 'git.io' }, `a:${marker}\n`), /one line/],
+    ['git', server.secret('GIT', { kind: 'git', host: 'git.io' }, `a:${marker}\n`), /line break/],
+    [
+      'git host',
+      server.secret('AT', { kind: 'git', host: 'git.io/path' }, `a:${marker}`),
+      /The host of a git/
+    ],
+    [
+      'git twice',
+      server.secret('AGAIN', { kind: 'git', host: 'https://git.dev' }, `a:${marker}`),
+      /this host/
+    ],
     ['problem', { ...server.secret('HELD', { kind: 'api-only' }), problem: 'It is withheld.' }, /withheld/]
   ]
   const refused = server.secret('REFUSED', { kind: 'variable', name: 'REFUSED' })
@@ -172,7 +184,8 @@ t.test('what cannot be delivered fails alone, and says why without the value', a
   const good = [
     server.secret('GOOD', { kind: 'variable', name: 'GOOD' }, 'good'),
     server.secret('FILE', { kind: 'file', path: '/opt/dir/file' }, 'file'),
-    server.secret('GHCR', { kind: 'registry', host: 'ghcr.io' }, 'user:pass')
+    server.secret('GHCR', { kind: 'registry', host: 'ghcr.io' }, 'user:pass'),
+    server.secret('DEV', { kind: 'git', host: 'git.dev' }, 'user:pass')
   ]
   const id = server.add({ secrets: [...good, ...bad.map(([, secret]) => secret)] })
   const report = await server.untilPhase(id, 'RUNNING')
@@ -283,6 +296,28 @@ t.test('what was removed goes, though the server does not give what is new', asy
   released.open()
   await server.untilPhase(id, 'RUNNING')
   t.same(await listFiles(path.join(secretsDir, id)), [`files/${added.id}`])
+})
+
+t.test('git has its credential before it clones, and for its host alone', async (t) => {
+  const server = new MemoryServer()
+  const { runner } = await startRunner(t, server)
+  const remote = await serveGit(t)
+  remote.credential = 'user:password'
+  await remote.add('app', { readme: 'private' })
+  const elsewhere = server.secret('ELSEWHERE', { kind: 'git', host: '127.0.0.1:1' }, remote.credential)
+  const here = server.secret('HERE', { kind: 'git', host: remote.host }, remote.credential)
+  const content = { sources: [remote.source('app')] }
+  const refused = server.add({ content, secrets: [elsewhere] })
+  await server.until(refused, ({ failureMessage }) => failureMessage !== undefined)
+  const id = server.add({ content, secrets: [elsewhere, here] })
+  t.match(await server.untilPhase(id, 'RUNNING'), { content: { git: { branch: 'main' } } })
+  t.match(await runInside(runner, id, 'cat app/readme'), { stdout: 'private' })
+
+  remote.credential = 'user:changed'
+  t.match(await runInside(runner, id, 'cd app && git fetch 2>&1'), { code: 128 })
+  server.setValue(id, here.id, remote.credential)
+  await server.untilPhase(id, 'RUNNING')
+  t.match(await runInside(runner, id, 'cd app && git fetch'), { code: 0 })
 })
 
 t.test('300 secrets of all mounts', async (t) => {

@@ -4,21 +4,12 @@ import os from 'node:os'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import type { GitSource, StatusReport } from '../../src/runner/interface.ts'
+import type { StatusReport } from '../../src/runner/interface.ts'
+import { serveGit } from './git-remote.ts'
 import { MemoryServer } from './memory-server.ts'
-import { Gate, listFiles, runInside, startRunner } from './running.ts'
+import { commandLines, Gate, listFiles, runInside, startRunner } from './running.ts'
 
 // What becomes of one environment: phases, content, and what stays where.
-
-function source(remoteUri: string): GitSource {
-  return {
-    remoteUri,
-    upstreamRemoteUri: '',
-    targetMode: 'CLONE_TARGET_MODE_REMOTE_HEAD',
-    cloneTarget: '',
-    checkoutLocation: ''
-  }
-}
 
 function phases(reports: readonly StatusReport[]): string[] {
   const all = reports.map(({ phase }) => phase.replace('ENVIRONMENT_PHASE_', ''))
@@ -28,9 +19,11 @@ function phases(reports: readonly StatusReport[]): string[] {
 t.test('an environment runs, stops, runs again with what it had, and goes', async (t) => {
   const server = new MemoryServer()
   const { runner, dataDir, secretsDir } = await startRunner(t, server)
+  const remote = await serveGit(t)
+  await remote.add('app', { readme: 'whole\n' })
   const token = server.secret('TOKEN', { kind: 'variable', name: 'TOKEN' })
   const key = server.secret('KEY', { kind: 'file', path: '/workspace/key' })
-  const id = server.add({ secrets: [token, key], content: { sources: [source('app')] } })
+  const id = server.add({ secrets: [token, key], content: { sources: [remote.source('app')] } })
 
   const running = await server.untilPhase(id, 'RUNNING')
   t.match(running, {
@@ -46,7 +39,7 @@ t.test('an environment runs, stops, runs again with what it had, and goes', asyn
   const seen = await runInside(
     runner,
     id,
-    'cat app key; echo " $TOKEN $COFFER_ENVIRONMENT_ID"; echo mine > own'
+    'cat app/readme key; echo " $TOKEN $COFFER_ENVIRONMENT_ID"; echo mine > own'
   )
   t.match(seen, { code: 0, stdout: `whole\nvalue of KEY value of TOKEN ${id}\n` })
 
@@ -60,7 +53,7 @@ t.test('an environment runs, stops, runs again with what it had, and goes', asyn
 
   server.change(id, { desiredPhase: 'ENVIRONMENT_PHASE_RUNNING' })
   await server.untilPhase(id, 'RUNNING')
-  t.match(await runInside(runner, id, 'cat app own key'), { stdout: 'whole\nmine\nvalue of KEY' })
+  t.match(await runInside(runner, id, 'cat app/readme own key'), { stdout: 'whole\nmine\nvalue of KEY' })
   t.same(server.reads.length, 4, 'values are read anew')
 
   server.change(id, { desiredPhase: 'ENVIRONMENT_PHASE_DELETED' })
@@ -84,13 +77,15 @@ t.test('an environment runs, stops, runs again with what it had, and goes', asyn
 t.test('a clone that fails is the end, until there is other content or another start', async (t) => {
   const server = new MemoryServer()
   const { runner, secretsDir } = await startRunner(t, server)
+  const remote = await serveGit(t)
+  await remote.add('half', { readme: '' })
   const secrets = [server.secret('TOKEN', { kind: 'variable', name: 'TOKEN' })]
-  const id = server.add({ secrets, content: { sources: [source('half'), source('fail')] } })
+  const id = server.add({ secrets, content: { sources: [remote.source('half'), remote.source('fail')] } })
   const failed = await server.until(id, ({ failureMessage }) => failureMessage !== undefined)
   t.match(failed, {
     phase: 'ENVIRONMENT_PHASE_STARTING',
-    failureMessage: 'The repository cannot be cloned.',
-    content: { phase: 'CONTENT_PHASE_FAILED', failureMessage: 'The repository cannot be cloned.' },
+    failureMessage: /127\.0\.0\.1.*fail/,
+    content: { phase: 'CONTENT_PHASE_FAILED', failureMessage: /127\.0\.0\.1.*fail/ },
     secrets: [{ phase: 'CONTENT_PHASE_UNAVAILABLE' }]
   })
   t.same(await listFiles(secretsDir), ['lock'], 'nobody uses what was delivered')
@@ -98,10 +93,11 @@ t.test('a clone that fails is the end, until there is other content or another s
 
   const version = server.change(id, { secrets: [] })
   const same = await server.until(id, ({ specVersion }) => specVersion === version)
-  t.match(same, { failureMessage: 'The repository cannot be cloned.' })
+  t.match(same, { failureMessage: /127\.0\.0\.1.*fail/ })
 
+  await remote.add('whole', { readme: '' })
   const content = server.assignmentOf(id).content
-  server.change(id, { content: { ...content, session: 'another', sources: [source('whole')] } })
+  server.change(id, { content: { ...content, session: 'another', sources: [remote.source('whole')] } })
   t.match(await server.untilPhase(id, 'RUNNING'), { failureMessage: undefined })
   t.match(await runInside(runner, id, 'ls'), { stdout: 'whole\n' }, 'nothing is left of the first try')
 })
@@ -109,7 +105,8 @@ t.test('a clone that fails is the end, until there is other content or another s
 t.test('a clone that failed does not keep an environment from being stopped or deleted', async (t) => {
   const server = new MemoryServer()
   const { dataDir } = await startRunner(t, server)
-  const id = server.add({ content: { sources: [source('fail')] } })
+  const remote = await serveGit(t)
+  const id = server.add({ content: { sources: [remote.source('fail')] } })
   await server.until(id, ({ failureMessage }) => failureMessage !== undefined)
   server.change(id, { desiredPhase: 'ENVIRONMENT_PHASE_STOPPED' })
   t.match(await server.untilPhase(id, 'STOPPED'), { failureMessage: undefined })
@@ -122,11 +119,18 @@ for (const desired of ['STOPPED', 'DELETED'] as const) {
   t.test(`a clone that hangs is aborted when the environment shall be ${desired}`, async (t) => {
     const server = new MemoryServer()
     const { dataDir } = await startRunner(t, server)
-    const id = server.add({ content: { sources: [source('first'), source('hang')] } })
-    const first = path.join(dataDir, 'environments', id, 'workspace', 'first')
-    while (!existsSync(first)) await sleep(10)
+    const remote = await serveGit(t)
+    await remote.add('first', { readme: '' })
+    remote.held.add('hang')
+    const id = server.add({ content: { sources: [remote.source('first'), remote.source('hang')] } })
+    while (!remote.requests.some((path) => path.startsWith('/hang'))) await sleep(10)
+    t.ok(existsSync(path.join(dataDir, 'environments', id, 'workspace', 'first')))
     server.change(id, { desiredPhase: `ENVIRONMENT_PHASE_${desired}` })
     t.match(await server.untilPhase(id, desired), { failureMessage: undefined })
+    t.notOk(
+      (await commandLines()).some((line) => line.includes(remote.host)),
+      'no git is left'
+    )
   })
 }
 

@@ -1,15 +1,16 @@
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import { lstat, readdir, readFile } from 'node:fs/promises'
+import { lstat, readFile } from 'node:fs/promises'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
-import type { GitSource } from '../../src/runner/interface.ts'
+import { Unavailable } from '../../src/errors.ts'
 import type { RunRequest } from './child-runner.ts'
+import { serveGit } from './git-remote.ts'
 import { EXCHANGE_TOKEN, serveHttp } from './http-server.ts'
 import { MemoryServer } from './memory-server.ts'
-import { listFiles, makeDataDir, type Outcome } from './running.ts'
+import { commandLines, listFiles, makeDataDir, type Outcome } from './running.ts'
 
 // A runner in a process of its own that is killed, is alone, or has no room; and what is found of values anywhere.
 
@@ -72,16 +73,6 @@ async function prepare(t: Test) {
   return { memory, http, folders, start: () => new ChildRunner(t, http.url, folders.dataDir) }
 }
 
-function source(remoteUri: string): GitSource {
-  return {
-    remoteUri,
-    upstreamRemoteUri: '',
-    targetMode: 'CLONE_TARGET_MODE_REMOTE_HEAD',
-    cloneTarget: '',
-    checkoutLocation: ''
-  }
-}
-
 /** A secret of each mount, each with the marker in its value. */
 function secretsOf(memory: MemoryServer) {
   return [
@@ -108,14 +99,21 @@ async function findMarker(...folders: string[]): Promise<string[]> {
   return found
 }
 
-/** Command lines of this machine's processes. */
-async function commandLines(): Promise<string[]> {
-  const processes = (await readdir('/proc')).filter((name) => /^\d+$/.test(name))
-  return await Promise.all(processes.map((pid) => readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')))
-}
-
 async function untilGone(commandLine: string): Promise<void> {
   while ((await commandLines()).some((line) => line.includes(commandLine))) await sleep(20)
+}
+
+/** Kills a runner when it asks the server for this, which it does in vain. */
+function killAt(memory: MemoryServer, runner: ChildRunner, step: string): Promise<void> {
+  return new Promise((resolve) => {
+    memory.before = async (now) => {
+      if (now !== step) return
+      memory.before = () => {}
+      await runner.kill()
+      resolve()
+      throw new Unavailable()
+    }
+  })
 }
 
 const BRINGING_UP = [
@@ -132,25 +130,21 @@ for (const step of BRINGING_UP) {
   t.test(`killed at "${step}" while it brings an environment up`, async (t) => {
     const { memory, folders, start } = await prepare(t)
     const first = start()
-    const killed = new Promise<void>((resolve) => {
-      memory.before = async (now) => {
-        if (now !== step) return
-        await first.kill()
-        resolve()
-      }
-    })
+    const killed = killAt(memory, first, step)
     const secrets = secretsOf(memory)
-    const sources = step === 'clone' ? [source('first'), source('hang')] : [source('first')]
-    const id = memory.add({ secrets, content: { sources } })
+    const remote = await serveGit(t)
+    for (const name of ['first', 'second']) await remote.add(name, { readme: name })
+    remote.held.add('hang')
+    const sources = step === 'clone' ? ['first', 'hang'] : ['first']
+    const id = memory.add({ secrets, content: { sources: sources.map((name) => remote.source(name)) } })
     if (step === 'clone') {
-      const cloned = path.join(folders.dataDir, 'environments', id, 'workspace', 'first')
-      while (!existsSync(cloned)) await sleep(5)
+      while (!remote.requests.some((request) => request.startsWith('/hang'))) await sleep(5)
       await first.kill()
     } else await killed
-    memory.before = () => {}
-    memory.release(id)
+    await untilGone(remote.host)
+    memory.bury(id)
     const { content } = memory.assignmentOf(id)
-    memory.change(id, { content: { ...content, sources: [source('second')] } })
+    memory.change(id, { content: { ...content, sources: [remote.source('second')] } })
 
     const next = start()
     await memory.untilPhase(id, 'RUNNING')
@@ -168,7 +162,9 @@ for (const step of BRINGING_UP) {
 /** What is delivered is there, and nothing else: no part of a file, no environment that is gone. */
 async function expectFiles(t: Test, folders: Folders, id: string, secrets: ReturnType<typeof secretsOf>) {
   const files = secrets.filter(({ mount }) => mount.kind === 'file').map((secret) => `files/${secret.id}`)
-  const expected = [...files, 'docker/config.json', 'git/0'].map((name) => `${id}/${name}`)
+  const expected = [...files, 'bin/git-credential', 'docker/config.json', 'git/0', 'gitconfig'].map(
+    (name) => `${id}/${name}`
+  )
   t.same(await listFiles(folders.secretsDir), [...expected, 'lock'].sort())
 }
 
@@ -180,17 +176,10 @@ t.test('killed while a value changes', async (t) => {
     const id = memory.add({ secrets })
     await memory.untilPhase(id, 'RUNNING')
     memory.reads.length = 0
-    const killed = new Promise<void>((resolve) => {
-      memory.before = async (now) => {
-        if (now !== step) return
-        await first.kill()
-        resolve()
-      }
-    })
+    const killed = killAt(memory, first, step)
     memory.setValue(id, secrets[1]!.id, 'new')
     await killed
-    memory.before = () => {}
-    memory.release(id)
+    memory.bury(id)
     const next = start()
     await memory.untilPhase(id, 'RUNNING')
     t.match(await next.run(id, 'cat file /opt/file'), { stdout: `new${MARKER}-system` }, step)
@@ -211,7 +200,7 @@ t.test('killed at any time while values change again and again', async (t) => {
       await sleep(Math.random() * 10)
     }
     await runner.kill()
-    memory.release(id)
+    memory.bury(id)
     runner = start()
     await memory.untilPhase(id, 'RUNNING')
     const { stdout } = await runner.run(id, 'cat file')
@@ -229,22 +218,15 @@ for (const [desired, step] of [
   t.test(`killed at "${step}"`, async (t) => {
     const { memory, folders, start } = await prepare(t)
     const first = start()
-    const id = memory.add({ secrets: secretsOf(memory), content: { sources: [source('first')] } })
+    const id = memory.add({ secrets: secretsOf(memory) })
     await memory.untilPhase(id, 'RUNNING')
     await first.run(id, 'mkdir deep; touch deep/own; chmod 0 deep; sleep 86401 >/dev/null 2>&1 &')
     void first.run(id, 'sleep 86402').catch(() => {})
-    const killed = new Promise<void>((resolve) => {
-      memory.before = async (now) => {
-        if (now !== step) return
-        await first.kill()
-        resolve()
-      }
-    })
+    const killed = killAt(memory, first, step)
     memory.change(id, { desiredPhase: `ENVIRONMENT_PHASE_${desired}` })
     await killed
     await untilGone('sleep\x0086402')
-    memory.before = () => {}
-    memory.release(id)
+    memory.bury(id)
     const next = start()
     await memory.untilPhase(id, desired)
     t.same(await findMarker(folders.dataDir, folders.secretsDir), [])
@@ -261,7 +243,7 @@ t.test('deleted by another runner while this one was dead: nothing stays of it h
   await memory.untilPhase(id, 'RUNNING')
   await first.kill()
   t.not((await findMarker(folders.secretsDir)).length, 0, 'as long as nobody comes, it is in memory')
-  memory.release(id)
+  memory.bury(id)
   memory.change(id, { desiredPhase: 'ENVIRONMENT_PHASE_DELETED' })
   const [assignment] = await memory.claim({ holder: 'another', held: [], capacity: 1, waitSeconds: 0 })
   const { epoch, specVersion } = assignment!
@@ -301,7 +283,7 @@ t.test('values are nowhere but where they belong', async (t) => {
     memory.secret('LINES', { kind: 'git', host: 'a.io' }, `user:${MARKER}\n`)
   ]
   const secrets = secretsOf(memory)
-  const id = memory.add({ secrets: [...secrets, ...bad], content: { sources: [source('app')] } })
+  const id = memory.add({ secrets: [...secrets, ...bad] })
   await memory.untilPhase(id, 'RUNNING')
   void runner.run(id, 'sleep 86403').catch(() => {})
   while (!(await commandLines()).some((line) => line.includes('sleep\x0086403'))) await sleep(20)

@@ -5,6 +5,7 @@ import {
   type Assignment,
   type ClaimRequest,
   type Content,
+  type EnvironmentPhase,
   type Lease,
   LeaseLost,
   type RunnerInterface,
@@ -15,6 +16,8 @@ import {
 } from '../../src/runner/interface.ts'
 
 const PATIENCE_MS = 60_000
+
+type ShortPhase = EnvironmentPhase extends `ENVIRONMENT_PHASE_${infer Short}` ? Short : never
 
 interface Entry {
   assignment: Assignment
@@ -40,6 +43,7 @@ export class MemoryServer implements RunnerInterface {
   /** called before each step, by its name: may throw, or make it wait */
   before: (step: string) => unknown = () => {}
   readonly #entries = new Map<string, Entry>()
+  readonly #dead = new Set<string>()
   readonly #events = new EventEmitter().setMaxListeners(0)
 
   /** A secret with a value, to be named in an environment. */
@@ -108,6 +112,12 @@ export class MemoryServer implements RunnerInterface {
     this.#events.emit('change')
   }
 
+  /** As when its holder has died, though its last request for work may still be waiting here. */
+  bury(environmentId: string): void {
+    this.#dead.add(this.#entries.get(environmentId)!.holder!)
+    this.release(environmentId)
+  }
+
   /** Somebody else has it, for good. */
   giveAway(environmentId: string): void {
     const entry = this.#entries.get(environmentId)!
@@ -129,8 +139,8 @@ export class MemoryServer implements RunnerInterface {
     }
   }
 
-  async untilPhase(environmentId: string, phase: StatusReport['phase'], specVersion?: string) {
-    const full = `ENVIRONMENT_PHASE_${phase.replace('ENVIRONMENT_PHASE_', '')}`
+  async untilPhase(environmentId: string, phase: ShortPhase, specVersion?: string) {
+    const full = `ENVIRONMENT_PHASE_${phase}`
     const version = specVersion ?? this.assignmentOf(environmentId).specVersion
     return await this.until(
       environmentId,
@@ -144,6 +154,7 @@ export class MemoryServer implements RunnerInterface {
     const heldVersions = new Map(held.map(({ environmentId, specVersion }) => [environmentId, specVersion]))
     for (;;) {
       signal?.throwIfAborted()
+      if (this.#dead.has(holder)) throw new Error('the dead ask for nothing')
       const given = [...this.#entries.values()].filter((entry) =>
         entry.gone
           ? false

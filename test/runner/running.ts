@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { chmod, mkdtemp, readdir, realpath, rm } from 'node:fs/promises'
+import { chmod, mkdtemp, readdir, readFile, realpath, rm } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
 import { text } from 'node:stream/consumers'
@@ -9,7 +9,6 @@ import { Bubblewrap } from '../../src/runner/bubblewrap.ts'
 import type { RunnerInterface } from '../../src/runner/interface.ts'
 import { Runner, type RunnerOptions } from '../../src/runner/runner.ts'
 import type { Sandbox } from '../../src/runner/sandbox.ts'
-import { cloneSources, git } from './stub-git.ts'
 
 /** A data folder for a runner, and where in memory its secrets are; both are gone at the end. */
 export async function makeDataDir(t: Test): Promise<{ dataDir: string; secretsDir: string }> {
@@ -35,7 +34,7 @@ export async function startRunner(t: Test, server: RunnerInterface, options: Sta
   const { dataDir, secretsDir } = folders
   const log: string[] = []
   const logger = createLogger('debug', { write: (line) => void log.push(line) })
-  const runner = new Runner(server, sandbox, { dataDir, logger, cloneSources, git, ...rest })
+  const runner = new Runner(server, sandbox, { dataDir, logger, ...rest })
   t.teardown(() => runner.close())
   await runner.start()
   return { runner, sandbox, folders, dataDir, secretsDir, log }
@@ -68,6 +67,12 @@ export async function listFiles(folder: string): Promise<string[]> {
     .filter((entry) => !entry.isDirectory())
     .map((entry) => path.relative(folder, path.join(entry.parentPath, entry.name)))
     .sort()
+}
+
+/** Command lines of this machine's processes. */
+export async function commandLines(): Promise<string[]> {
+  const processes = (await readdir('/proc')).filter((name) => /^\d+$/.test(name))
+  return await Promise.all(processes.map((pid) => readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')))
 }
 
 /** Something that is waited for until a test lets it happen. */
