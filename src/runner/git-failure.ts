@@ -1,4 +1,5 @@
 import type { ExitStatus } from './exit-status.ts'
+import { isLoopback } from './hosts.ts'
 import type { Remote } from './remotes.ts'
 
 const MAX_REASON_LENGTH = 300
@@ -11,11 +12,13 @@ const MAX_REASON_LENGTH = 300
 export function explainFailure(remote: Remote, status: ExitStatus, stderr: string): string {
   if (status.signal) return `git was ended by ${status.signal} while it cloned from ${remote.host}.`
   const host = hostWithPort(remote)
+  // A git secret is for https, unless its host says otherwise or is this machine.
+  const secretHost = remote.protocol === 'http' && !isLoopback(remote.host) ? `http://${host}` : host
   if (/could not read (?:Username|Password) for/.test(stderr)) {
-    return `${host} asks for credentials. Store a git secret for the host ${host}, with username:password or a token.`
+    return `${host} asks for credentials. Store a git secret for ${secretHost}: username:password, or a token.`
   }
   if (/Authentication failed for|returned error: 403/.test(stderr)) {
-    return `${host} did not accept the credentials. Check the git secret for the host ${host}.`
+    return `${host} did not accept the credentials. Check the git secret for ${secretHost}.`
   }
   if (/Permission denied \(/.test(stderr)) {
     return `${host} did not accept an SSH key. Deliver one as a file secret, or use https with a git secret.`

@@ -99,7 +99,8 @@ async function cloneSource(
   const resolved = await resolveRemote(remote).catch((error: Error) => error)
   const uri = resolved instanceof Error ? '' : remote.uri
   const mode = source.targetMode.replace('CLONE_TARGET_MODE_', '')
-  const texts = [mode, source.cloneTarget, uri, upstream, unfinished, options.gitUsername, options.gitEmail]
+  const target = mode === 'REMOTE_HEAD' ? '' : source.cloneTarget
+  const texts = [mode, target, uri, upstream, unfinished, options.gitUsername, options.gitEmail]
   if (texts.some((text) => text.includes('\0')))
     throw new CloneFailed('A text of the source has a NUL character.')
   const inside = sandbox.inside(folders)

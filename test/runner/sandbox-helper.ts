@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { chmod, chown, mkdir, mkdtemp, rm } from 'node:fs/promises'
+import { chmod, chown, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
 import { text } from 'node:stream/consumers'
@@ -73,4 +73,18 @@ export function sh(
   request: Partial<ProcessRequest> & { stdin?: string } = {}
 ): Promise<Outcome> {
   return run(sandbox, folders, ['sh', '-c', line], request)
+}
+
+/** As the runner delivers: files that the environment's user may read, in a folder that is not its own. */
+export async function deliverFiles(
+  sandbox: Sandbox,
+  folders: EnvironmentFolders,
+  files: ReadonlyMap<string, Buffer>
+): Promise<void> {
+  for (const [name, content] of files) {
+    const file = path.join(folders.secrets, name)
+    await mkdir(path.dirname(file), { recursive: true, mode: 0o711 })
+    await writeFile(file, content, { mode: 0o400 })
+    await giveTo(sandbox, file)
+  }
 }
