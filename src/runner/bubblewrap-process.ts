@@ -1,0 +1,90 @@
+import type { ChildProcess } from 'node:child_process'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { type ExitStatus, relayedStatus } from './exit-status.ts'
+import { childrenOf, findProcess, sendSignal } from './process-table.ts'
+import type { SandboxedProcess } from './sandbox.ts'
+import type { StandardStreams } from './standard-streams.ts'
+
+const LOOK_AGAIN_MS = 2
+/** What bubblewrap gives when it fails, and what shells give for a command that cannot be run. */
+const FAILED = 1
+const NOT_RUN = 126
+
+export interface StartedBubblewrap {
+  child: ChildProcess
+  exited: Promise<ExitStatus>
+  streams: StandardStreams
+  /** the first process of the PID namespace */
+  first: number
+  /** whether the command was started; known at the end */
+  started: Promise<boolean>
+  hasTerminal: boolean
+}
+
+/**
+ * Three processes: bubblewrap, which waits; the first one of the PID namespace, with which all that is in there ends
+ * (pid_namespaces(7)); and its child, the command. Ids are the machine's.
+ */
+export class BubblewrapProcess implements SandboxedProcess {
+  readonly stdin
+  readonly stdout
+  readonly stderr
+  readonly exit: Promise<ExitStatus>
+  readonly #parts: StartedBubblewrap
+  #ended = false
+
+  constructor(parts: StartedBubblewrap) {
+    ;({ stdin: this.stdin, stdout: this.stdout, stderr: this.stderr } = parts.streams)
+    this.#parts = parts
+    this.exit = this.#waitForEnd()
+  }
+
+  signal(name: NodeJS.Signals): void {
+    void this.#deliver(name)
+  }
+
+  kill(): void {
+    const { child, first } = this.#parts
+    if (this.#isThere() && sendSignal(first, 'SIGKILL')) return
+    child.kill('SIGKILL')
+  }
+
+  /** Bubblewrap has not asked yet how its child ended, so that nobody else has the id. */
+  #isThere(): boolean {
+    const { child, first } = this.#parts
+    return !this.#ended && findProcess(first)?.parent === child.pid
+  }
+
+  /** The command is there a moment after the namespace. */
+  async #deliver(name: NodeJS.Signals): Promise<void> {
+    while (this.#isThere()) {
+      const command = this.#findCommand()
+      if (command !== undefined) {
+        sendSignal(command, name)
+        return
+      }
+      await sleep(LOOK_AGAIN_MS)
+    }
+  }
+
+  /** With a terminal it is the child of the program that makes one. */
+  #findCommand(): number | undefined {
+    const [started] = childrenOf(this.#parts.first)
+    return started !== undefined && this.#parts.hasTerminal ? childrenOf(started)[0] : started
+  }
+
+  /** Bubblewrap ends with the command, and what that has left behind a moment later. */
+  async #waitForEnd(): Promise<ExitStatus> {
+    const { exited, first, started } = this.#parts
+    const startedAt = findProcess(first)?.startedAt
+    const status = await exited
+    this.#ended = true
+    for (;;) {
+      const left = findProcess(first)
+      if (left === undefined || left.startedAt !== startedAt || left.state === 'Z') break
+      await sleep(LOOK_AGAIN_MS)
+    }
+    if (status.code === FAILED && !(await started)) return { code: NOT_RUN, signal: null }
+    return relayedStatus(status)
+  }
+}

@@ -1,0 +1,270 @@
+import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process'
+import { existsSync, openSync } from 'node:fs'
+import type { Readable, Writable } from 'node:stream'
+import { text } from 'node:stream/consumers'
+import { RefusedToStart } from '../errors.ts'
+import { BubblewrapProcess } from './bubblewrap-process.ts'
+import { readStatus } from './bubblewrap-status.ts'
+import { commandWithoutCoreDumps } from './core-dumps.ts'
+import { exitOf } from './exit-status.ts'
+import { withFixedVariables } from './fixed-variables.ts'
+import { inheritedDescriptors } from './inherited-descriptors.ts'
+import { launchCommand, type Shell } from './launch.ts'
+import { isBelow, type MachineView, viewMachine } from './machine-view.ts'
+import { Pipes } from './pipes.ts'
+import { findProgram, SEARCH_PATH } from './programs.ts'
+import { type EnvironmentFolders, INSIDE, type ProcessRequest, type Sandbox } from './sandbox.ts'
+import { openStandardStreams, type StandardStreams } from './standard-streams.ts'
+
+const NOBODY = { uid: 65534, gid: 65534 }
+/** Inside: not the id that the machine's files seem to have there, which is nobody's. */
+const INSIDE_USER = { name: 'coffer', uid: 1000, gid: 1000 }
+
+const UNISOLATED =
+  'On a machine that only you use, COFFER_RUNNER_UNISOLATED=1 does without: environments then have no walls.'
+
+/** Descriptors that bubblewrap reads or writes, and closes before the command begins. */
+const FD = { arguments: 3, status: 4, passwd: 5, group: 6 }
+
+const NAMESPACES = [
+  '--unshare-user',
+  '--unshare-pid',
+  '--unshare-ipc',
+  '--unshare-uts',
+  '--unshare-cgroup-try',
+  ...['--uid', `${INSIDE_USER.uid}`, '--gid', `${INSIDE_USER.gid}`],
+  ...['--hostname', 'coffer'],
+  '--die-with-parent',
+  // Else a command could push characters into a terminal that the runner was started from (TIOCSTI).
+  '--new-session'
+]
+
+/** New in bubblewrap 0.8. Without it, an environment reaches more of the kernel than it needs. */
+const NO_MORE_NAMESPACES = '--disable-userns'
+
+const OWN_MOUNTS = [
+  ...['--proc', '/proc'],
+  ...['--dev', '/dev'],
+  ...['--perms', '1777', '--tmpfs', '/tmp'],
+  ...['--perms', '1777', '--dir', '/var/tmp'],
+  ...['--tmpfs', '/run'],
+  ...['--perms', '0644', '--ro-bind-data', `${FD.passwd}`, '/etc/passwd'],
+  ...['--perms', '0644', '--ro-bind-data', `${FD.group}`, '/etc/group']
+]
+
+export interface BubblewrapOptions {
+  /** who environments are on the machine; undefined: the runner's own user, or nobody where that is root */
+  user?: { uid: number; gid: number }
+  /** absolute paths of the machine that are shown, too, read-only: where node lies, as an example */
+  readOnlyPaths?: readonly string[]
+  /** absolute paths that stay unseen, even below one that is shown: the data folder */
+  hiddenPaths?: readonly string[]
+}
+
+interface Parts {
+  user: { uid: number; gid: number }
+  bwrap: string
+  withoutCoreDumps: readonly string[]
+  namespaces: readonly string[]
+  view: MachineView
+  shell: Shell
+  /** for the child, in place of each descriptor that it must not inherit */
+  shadowed: ReadonlyMap<number, number>
+}
+
+/**
+ * Processes in namespaces of their own, by bubblewrap, with no rights on the machine: where the runner is root,
+ * bubblewrap is started as somebody else. They share the machine's network and its kernel, and see what is named here.
+ */
+export class Bubblewrap implements Sandbox {
+  readonly isolated = true
+  readonly #parts: Parts
+  readonly #pipes: Pipes
+
+  private constructor(parts: Parts, pipes: Pipes) {
+    this.#parts = parts
+    this.#pipes = pipes
+  }
+
+  /** @throws RefusedToStart when bubblewrap is missing or does not work here; the message has the remedy */
+  static async open(options: BubblewrapOptions = {}): Promise<Bubblewrap> {
+    const bwrap = await findProgram('bwrap')
+    if (!bwrap) {
+      throw new RefusedToStart(
+        `Environments need bubblewrap, which is not installed: apt-get install bubblewrap. ${UNISOLATED}`
+      )
+    }
+    const parts = {
+      user: chooseUser(options.user),
+      bwrap,
+      withoutCoreDumps: await commandWithoutCoreDumps(),
+      view: await viewMachine(options.readOnlyPaths ?? [], options.hiddenPaths ?? []),
+      shell: {
+        shell: existsSync('/bin/bash') ? '/bin/bash' : '/bin/sh',
+        script: await findProgram('script')
+      },
+      shadowed: shadowInherited()
+    }
+    const pipes = new Pipes()
+    const strict = new Bubblewrap({ ...parts, namespaces: [...NAMESPACES, NO_MORE_NAMESPACES] }, pipes)
+    if ((await strict.#try()) === undefined) return strict
+    const older = new Bubblewrap({ ...parts, namespaces: NAMESPACES }, pipes)
+    const reason = await older.#try()
+    if (reason === undefined) return older
+    throw new RefusedToStart(
+      `Bubblewrap does not work for the user of environments (uid ${parts.user.uid}): ${reason}. Most often, ` +
+        'unprivileged user namespaces are off: sysctl -w kernel.unprivileged_userns_clone=1 (Debian), ' +
+        `kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu), user.max_user_namespaces. ${UNISOLATED}`
+    )
+  }
+
+  get user(): { uid: number; gid: number } {
+    return this.#parts.user
+  }
+
+  inside() {
+    return INSIDE
+  }
+
+  refuseLink(path: string): string | undefined {
+    return this.#parts.view.refuse(path)
+  }
+
+  keepsLink(path: string): boolean {
+    return [INSIDE.workspace, INSIDE.home].some((folder) => isBelow(path, folder))
+  }
+
+  /**
+   * Once there is a namespace; what goes wrong later, as with a working directory that is not there, bubblewrap says
+   * on stderr, and the command ends with 126.
+   *
+   * @throws RefusedToStart for what cannot be started at all
+   */
+  async start(folders: EnvironmentFolders, request: ProcessRequest): Promise<BubblewrapProcess> {
+    const { shell } = this.#parts
+    const command = launchCommand(request, shell)
+    const args = [
+      ...['--bind', folders.workspace, INSIDE.workspace],
+      ...['--bind', folders.home, INSIDE.home],
+      ...['--ro-bind', folders.secrets, INSIDE.secrets],
+      ...this.#links(request.links),
+      ...['--chdir', request.workingDirectory ?? INSIDE.workspace],
+      '--clearenv',
+      ...variables(request, shell.shell)
+    ]
+    const { child, exited, streams, status } = await this.#spawn(args, command)
+    // Where bubblewrap could not even be spawned, this throws.
+    const first = await Promise.race([status.first, exited.then(() => status.first)])
+    if (first === undefined) throw new Error(`bubblewrap did not start: ${await lastLine(streams.stderr)}`)
+    const hasTerminal = request.terminal !== undefined
+    return new BubblewrapProcess({ child, exited, streams, first, started: status.started, hasTerminal })
+  }
+
+  /** On the file systems that go with the process: there is nothing of the environment's on the way to them. */
+  #links(links: ReadonlyMap<string, string>): string[] {
+    return [...links].flatMap(([path, target]) => {
+      if (this.keepsLink(path) || this.refuseLink(path)) {
+        throw new RefusedToStart('A link was asked for where none is made at the start of a process.')
+      }
+      return ['--symlink', target, path]
+    })
+  }
+
+  /** Why nothing can be started here; undefined: it can. */
+  async #try(): Promise<string | undefined> {
+    const { exited, streams } = await this.#spawn([], ['/usr/bin/env', 'true'])
+    const [{ code }, reason] = await Promise.all([exited, lastLine(streams.stderr)])
+    return code === 0 ? undefined : reason
+  }
+
+  async #spawn(args: readonly (string | Buffer)[], command: readonly string[]) {
+    const { bwrap, namespaces, shell, user, view, withoutCoreDumps } = this.#parts
+    const encoded = encodeArguments([...namespaces, ...view.arguments, ...OWN_MOUNTS, ...args])
+    const streams = await openStandardStreams(this.#pipes)
+    const [program, ...rest] = [...withoutCoreDumps, bwrap, '--args', `${FD.arguments}`]
+    const child = spawn(program!, [...rest, '--json-status-fd', `${FD.status}`, '--', ...command], {
+      stdio: stdio(streams, this.#parts.shadowed),
+      // Nothing of ours: on the machine, others of the same user could read it.
+      env: { PATH: SEARCH_PATH },
+      cwd: '/',
+      // Ctrl-C in the runner's terminal is the runner's.
+      detached: true,
+      ...(process.getuid!() === 0 && user)
+    })
+    streams.closeChildEnds()
+    const exited = exitOf(child)
+    send(child, FD.arguments, encoded)
+    send(child, FD.passwd, passwd(shell.shell))
+    send(child, FD.group, group())
+    return { child, exited, streams, status: readStatus(child.stdio[FD.status] as Readable) }
+  }
+}
+
+/** @throws RefusedToStart when environments would be root, or somebody whom the runner cannot become */
+function chooseUser(wanted: BubblewrapOptions['user']): { uid: number; gid: number } {
+  const own = { uid: process.getuid!(), gid: process.getgid!() }
+  const user = wanted ?? (own.uid === 0 ? NOBODY : own)
+  if (user.uid === 0 || user.gid === 0)
+    throw new RefusedToStart('Environments cannot be root on the machine.')
+  if (own.uid !== 0 && (user.uid !== own.uid || user.gid !== own.gid)) {
+    throw new RefusedToStart('Only a runner that is root can start environments as another user.')
+  }
+  return user
+}
+
+/** By /dev/null: node has no way to close them. */
+function shadowInherited(): ReadonlyMap<number, number> {
+  const inherited = inheritedDescriptors()
+  const nothing = inherited.length > 0 ? openSync('/dev/null', 'r') : -1
+  return new Map(inherited.map((fd) => [fd, nothing]))
+}
+
+function stdio({ childEnds }: StandardStreams, shadowed: ReadonlyMap<number, number>): StdioOptions {
+  const ours = [...childEnds, ...Object.values(FD).map(() => 'pipe' as const)]
+  const length = Math.max(ours.length, ...[...shadowed.keys()].map((fd) => fd + 1))
+  return Array.from({ length }, (_, fd) => ours[fd] ?? shadowed.get(fd) ?? 'ignore')
+}
+
+function variables(request: ProcessRequest, shell: string): (string | Buffer)[] {
+  const { name: user } = INSIDE_USER
+  const all = withFixedVariables(request, { home: INSIDE.home, user, shell, path: SEARCH_PATH })
+  return Object.entries(all).flatMap(([name, value]) => ['--setenv', name, value])
+}
+
+/**
+ * As `--args` reads them, each with a NUL at its end.
+ *
+ * @throws RefusedToStart when one has a NUL itself: what follows would be options, which open any wall
+ */
+function encodeArguments(args: readonly (string | Buffer)[]): Buffer {
+  if (args.some((arg) => arg.includes('\0'))) {
+    throw new RefusedToStart('A variable or a path has a NUL character.')
+  }
+  return Buffer.concat(args.flatMap((arg) => [Buffer.from(arg), Buffer.alloc(1)]))
+}
+
+/** Bytes that are sent are wiped afterwards; bubblewrap may have ended before it has read them. */
+function send(child: ChildProcess, fd: number, content: Buffer | string): void {
+  const stream = child.stdio[fd] as Writable
+  stream.on('error', () => {})
+  stream.end(content, () => {
+    if (typeof content !== 'string') content.fill(0)
+  })
+}
+
+function passwd(shell: string): string {
+  const { name, uid, gid } = INSIDE_USER
+  return (
+    'root:x:0:0:root:/root:/usr/sbin/nologin\n' +
+    `${name}:x:${uid}:${gid}:${name}:${INSIDE.home}:${shell}\n` +
+    'nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n'
+  )
+}
+
+function group(): string {
+  return `root:x:0:\n${INSIDE_USER.name}:x:${INSIDE_USER.gid}:\nnogroup:x:65534:\n`
+}
+
+async function lastLine(stderr: Readable): Promise<string> {
+  return (await text(stderr)).trim().split('\n').at(-1)!
+}

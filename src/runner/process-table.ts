@@ -1,0 +1,40 @@
+import { readFileSync } from 'node:fs'
+
+export interface ProcessState {
+  /** R, S, …; Z: it has ended, and nobody has asked how */
+  state: string
+  parent: number
+  /** with the id, what tells it from a later one of the same id */
+  startedAt: string
+}
+
+/** What /proc knows of a process; undefined: there is none of that id. */
+export function findProcess(pid: number): ProcessState | undefined {
+  const stat = readOrUndefined(`/proc/${pid}/stat`)
+  // The name, in parentheses, may have any character; what follows has none of them (proc(5)).
+  const fields = stat?.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return fields && { state: fields[0]!, parent: Number(fields[1]), startedAt: fields[19]! }
+}
+
+/** Oldest first. */
+export function childrenOf(pid: number): number[] {
+  const children = readOrUndefined(`/proc/${pid}/task/${pid}/children`)
+  return (children ?? '').split(' ').filter(Boolean).map(Number)
+}
+
+/** Whether the signal could be sent; false: it is gone, or somebody else's. */
+export function sendSignal(pid: number, name: NodeJS.Signals | 0): boolean {
+  try {
+    return process.kill(pid, name)
+  } catch {
+    return false
+  }
+}
+
+function readOrUndefined(file: string): string | undefined {
+  try {
+    return readFileSync(file, 'utf8')
+  } catch {
+    return undefined
+  }
+}

@@ -1,0 +1,129 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import os from 'node:os'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { RefusedToStart } from '../errors.ts'
+import { commandWithoutCoreDumps } from './core-dumps.ts'
+import { type ExitStatus, exitOf, relayedStatus } from './exit-status.ts'
+import { withFixedVariables } from './fixed-variables.ts'
+import { launchCommand, type Shell } from './launch.ts'
+import { Pipes } from './pipes.ts'
+import { childrenOf, sendSignal } from './process-table.ts'
+import { findProgram, SEARCH_PATH } from './programs.ts'
+import type { EnvironmentFolders, ProcessRequest, Sandbox, SandboxedProcess } from './sandbox.ts'
+import { openStandardStreams, type StandardStreams } from './standard-streams.ts'
+
+const LOOK_AGAIN_MS = 5
+/** A process that nobody asks how it ended stays in its group; on a machine in order that is but a moment. */
+const PATIENCE_MS = 2000
+
+const REFUSED =
+  'Without isolation, a file can only be delivered to the folder of secrets, not linked at an absolute path.'
+
+/** Processes of the runner's own user without any walls (COFFER_RUNNER_UNISOLATED=1), for a machine of one person. */
+export class Unisolated implements Sandbox {
+  readonly isolated = false
+  readonly user = { uid: process.getuid!(), gid: process.getgid!() }
+  readonly #withoutCoreDumps: readonly string[]
+  readonly #shell: Shell
+  readonly #pipes = new Pipes()
+
+  private constructor(withoutCoreDumps: readonly string[], shell: Shell) {
+    this.#withoutCoreDumps = withoutCoreDumps
+    this.#shell = shell
+  }
+
+  static async open(): Promise<Unisolated> {
+    const shell = existsSync('/bin/bash') ? '/bin/bash' : '/bin/sh'
+    return new Unisolated(await commandWithoutCoreDumps(), { shell, script: await findProgram('script') })
+  }
+
+  inside({ workspace, home, secrets }: EnvironmentFolders) {
+    return { workspace, home, secrets }
+  }
+
+  refuseLink(): string | undefined {
+    return REFUSED
+  }
+
+  keepsLink(): boolean {
+    return false
+  }
+
+  async start(folders: EnvironmentFolders, request: ProcessRequest): Promise<SandboxedProcess> {
+    if (request.links.size > 0) throw new RefusedToStart(REFUSED)
+    const command = launchCommand(request, this.#shell)
+    const env = this.#variables(folders, request)
+    const streams = await openStandardStreams(this.#pipes)
+    const [program, ...rest] = [...this.#withoutCoreDumps, ...command]
+    const child = spawn(program!, rest, {
+      stdio: [...streams.childEnds],
+      env,
+      cwd: request.workingDirectory ?? folders.workspace,
+      // In a group of its own, by which all of it can be ended.
+      detached: true
+    })
+    streams.closeChildEnds()
+    const exited = exitOf(child)
+    if (child.pid === undefined) await exited
+    return new UnisolatedProcess(child, streams, exited, request.terminal !== undefined)
+  }
+
+  /** @throws RefusedToStart when a value is no UTF-8: node passes on nothing else */
+  #variables(folders: EnvironmentFolders, request: ProcessRequest): Record<string, string> {
+    const fixed = {
+      home: folders.home,
+      user: os.userInfo().username,
+      shell: this.#shell.shell,
+      path: SEARCH_PATH
+    }
+    const all = { PWD: request.workingDirectory ?? folders.workspace, ...withFixedVariables(request, fixed) }
+    return Object.fromEntries(
+      Object.entries(all).map(([name, value]) => {
+        const text = value.toString()
+        if (Buffer.from(text).equals(Buffer.from(value))) return [name, text]
+        throw new RefusedToStart(`Without isolation, the variable ${name} has to be text in UTF-8.`)
+      })
+    )
+  }
+}
+
+class UnisolatedProcess implements SandboxedProcess {
+  readonly stdin
+  readonly stdout
+  readonly stderr
+  readonly exit: Promise<ExitStatus>
+  readonly #child: ChildProcess
+  readonly #hasTerminal: boolean
+  #ended = false
+
+  constructor(
+    child: ChildProcess,
+    streams: StandardStreams,
+    exited: Promise<ExitStatus>,
+    hasTerminal: boolean
+  ) {
+    ;({ stdin: this.stdin, stdout: this.stdout, stderr: this.stderr } = streams)
+    this.#child = child
+    this.#hasTerminal = hasTerminal
+    this.exit = exited.then((status) => this.#endGroup(status))
+  }
+
+  signal(name: NodeJS.Signals): void {
+    const [command] = this.#hasTerminal ? childrenOf(this.#child.pid!) : []
+    if (command === undefined) this.#child.kill(name)
+    else sendSignal(command, name)
+  }
+
+  kill(): void {
+    if (!this.#ended) sendSignal(-this.#child.pid!, 'SIGKILL')
+  }
+
+  /** What the command has left behind ends with it, as far as it stayed in its group. */
+  async #endGroup(status: ExitStatus): Promise<ExitStatus> {
+    const until = performance.now() + PATIENCE_MS
+    while (sendSignal(-this.#child.pid!, 'SIGKILL') && performance.now() < until) await sleep(LOOK_AGAIN_MS)
+    this.#ended = true
+    return this.#hasTerminal ? relayedStatus(status) : status
+  }
+}
