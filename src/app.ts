@@ -22,12 +22,14 @@ import { FailedLogins } from './auth/failed-logins.ts'
 import { type RateLimitSettings, RateLimits } from './auth/rate-limits.ts'
 import { DatabaseWindows, MemoryWindows } from './auth/windows.ts'
 import { TOKENS_CHANNEL, type TokenLifetimes } from './directory/tokens.ts'
+import { Attachments } from './environments/attachments.ts'
 import { LiveUpdates, RESOLUTION_CHANNEL } from './environments/live.ts'
 import { ENVIRONMENTS_CHANNEL, Wakes } from './environments/wakes.ts'
 import { EVENTS_CHANNEL, EventHub } from './events/hub.ts'
 import type { Keyring } from './keyring/index.ts'
 import { describeError } from './logger.ts'
 import { Metrics } from './metrics.ts'
+import { ExecSessions } from './routes/exec-sessions.ts'
 import { API_PREFIX } from './routes/github/context.ts'
 import { errorBody, handleRouterError } from './routes/github/errors.ts'
 import { gitHubApi } from './routes/github/github.ts'
@@ -52,6 +54,11 @@ declare module 'fastify' {
     wakes: Wakes
     /** what keeps environments up to date */
     liveUpdates: LiveUpdates
+    /** runners that this server reaches */
+    attachments: Attachments
+    /** no environment is made that this server itself would have to run: the reason, with its remedy */
+    refuseHosted(reason: string): void
+    execSessions: ExecSessions
   }
 }
 
@@ -198,11 +205,21 @@ export async function buildApp(dependencies: AppDependencies): Promise<FastifyIn
     onError: (error) => logger.warn({ err: describeError(error) }, 'environments not brought up to date')
   })
   app.decorate('liveUpdates', liveUpdates)
+  const attachments = new Attachments()
+  app.decorate('attachments', attachments)
+  const execSessions = new ExecSessions({ db, authenticator, attachments, logger })
+  app.decorate('execSessions', execSessions)
+  execSessions.listenTo(app.server)
+  let hostedRefusal: string | undefined
+  app.decorate('refuseHosted', (reason: string) => {
+    hostedRefusal = reason
+  })
   const closing = new AbortController()
   // Streams, and who waits for work, would keep the server from closing.
   app.addHook('preClose', async () => {
     events.close()
     closing.abort()
+    execSessions.close()
     await liveUpdates.close()
   })
   const denials = new Denials(db, { onUnlisted: (requests) => metrics.denialsUnlisted(requests) })
@@ -266,7 +283,16 @@ export async function buildApp(dependencies: AppDependencies): Promise<FastifyIn
   }
   await app.register(gitHubApi({ ...shared, version: VERSION }))
   const gitHosts = () => new Set([new URL(app.baseUrl()).host, ...(dependencies.gitHosts ?? [])])
-  await app.register(onaApi({ ...shared, events, wakes, closing: closing.signal, gitHosts }))
+  await app.register(
+    onaApi({
+      ...shared,
+      events,
+      wakes,
+      closing: closing.signal,
+      gitHosts,
+      hostedRefusal: () => hostedRefusal
+    })
+  )
   await app.ready()
   return app
 }

@@ -9,6 +9,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   admin: async () => (await import('./cli/admin.ts')).adminCommand(),
   key: async () => (await import('./cli/key.ts')).keyCommand(),
   audit: async () => (await import('./cli/audit.ts')).auditCommand(),
+  runner: async () => (await import('./cli/runner.ts')).runnerCommand(),
   migrate: async () => (await import('./cli/migrate.ts')).migrateCommand(),
   backup: async () => (await import('./cli/backup.ts')).backupCommand(),
   restore: async () => (await import('./cli/backup.ts')).restoreCommand()

@@ -44,6 +44,21 @@ export interface Config {
   readonly organization: string
   /** where the operator put the first token, for the lines that are printed */
   readonly adminTokenFile: string | undefined
+  readonly runner: RunnerConfig
+}
+
+/** How environments run on this machine. */
+export interface RunnerConfig {
+  /** whether the server runs environments itself */
+  readonly enabled: boolean
+  /** who their processes are, where this is root; undefined: nobody */
+  readonly user: string | undefined
+  /** without walls: for the machine of one person */
+  readonly unisolated: boolean
+  /** in memory; undefined: /dev/shm */
+  readonly secretsDir: string | undefined
+  /** so many run at most; undefined: as many as the runner takes by itself */
+  readonly capacity: number | undefined
 }
 
 /** Requests an hour. */
@@ -230,6 +245,47 @@ function readRateLimits(reader: Reader): RateLimitConfig | undefined {
   return undefined
 }
 
+function readRunner(reader: Reader): RunnerConfig {
+  return {
+    enabled: reader.flag('COFFER_RUNNER', true),
+    user: reader.text('COFFER_RUNNER_USER'),
+    unisolated: reader.flag('COFFER_RUNNER_UNISOLATED', false),
+    secretsDir: reader.path('COFFER_RUNNER_SECRETS_DIR'),
+    capacity: reader.optionalInteger('COFFER_RUNNER_CAPACITY', 1, 10_000)
+  }
+}
+
+/** What `coffer runner` needs: a runner on another machine than the server. */
+export interface RemoteRunnerConfig {
+  readonly url: string
+  /** an exchange token, or a runner's token */
+  readonly token: string
+  readonly dataDir: string
+  readonly logLevel: string
+  readonly runner: RunnerConfig
+}
+
+/** @throws RefusedToStart naming every variable that is wrong, and never a value of a secret */
+export function loadRunnerConfig(environment: Environment): RemoteRunnerConfig {
+  const reader = new Reader(environment)
+  const url = readClientUrl(reader)
+  const token = reader.secret('COFFER_RUNNER_TOKEN')
+  if (token === undefined) {
+    reader.problems.push(
+      'COFFER_RUNNER_TOKEN (or COFFER_RUNNER_TOKEN_FILE) must hold an exchange token: RunnerService/CreateRunner gives one'
+    )
+  }
+  const config = {
+    url,
+    token: token ?? '',
+    dataDir: path.resolve(reader.text('COFFER_DATA_DIR') ?? 'runner-data'),
+    logLevel: reader.oneOf('COFFER_LOG_LEVEL', 'info', LOG_LEVELS),
+    runner: readRunner(reader)
+  }
+  if (reader.problems.length > 0) throw new RefusedToStart(reader.problems.join('\n'))
+  return config
+}
+
 const GIT_HOST = /^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?$/
 
 function readGitHosts(reader: Reader): string[] {
@@ -300,7 +356,8 @@ export function loadConfig(environment: Environment): { config: Config; secrets:
     tokenMaxDays: reader.integer('COFFER_TOKEN_MAX_DAYS', 366, 1, 3650),
     adminLogin: reader.login('COFFER_ADMIN_LOGIN', 'admin'),
     organization: reader.login('COFFER_ORGANIZATION', 'coffer'),
-    adminTokenFile: reader.text('COFFER_ADMIN_TOKEN_FILE')
+    adminTokenFile: reader.text('COFFER_ADMIN_TOKEN_FILE'),
+    runner: readRunner(reader)
   }
   const secrets: Secrets = {
     databaseUrl,

@@ -6,6 +6,7 @@ import os from 'node:os'
 import path from 'node:path'
 import type { TlsOptions } from 'node:tls'
 import type { FastifyInstance } from 'fastify'
+import type { Kysely } from 'kysely'
 import type { Logger } from 'pino'
 import { answerBrokenRequest, buildApp, catchUp, notificationHandlers } from './app.ts'
 import { startAudit } from './audit/jobs.ts'
@@ -20,6 +21,7 @@ import {
   writeGhConfig,
   writeTokenFile
 } from './first-start.ts'
+import { startHostedRunner } from './hosted-runner.ts'
 import { createLogger, describeError } from './logger.ts'
 import { openKeyring, openStore } from './open.ts'
 import { ensureGeneration, GENERATIONS_CHANNEL, loadGenerations } from './secrets/generations.ts'
@@ -27,6 +29,7 @@ import { KeyRefresh } from './secrets/key-refresh.ts'
 import { type DatabaseOptions, openDatabase } from './store/database.ts'
 import { Listener } from './store/listener.ts'
 import { migrate } from './store/migrations.ts'
+import type { Database } from './store/tables.ts'
 import { VERSION } from './version.ts'
 
 /** The longest path that a unix socket may have everywhere is 103 bytes. */
@@ -141,6 +144,7 @@ async function start(
 
   const socket = await listenOnSocket(config, app)
   if (socket) closers.push(socket.close)
+  await startRunner(app, db, config, logger, closers)
   // Before anything waits for connections that streams keep open.
   closers.push(async () => app.events.close())
   await listen(app, config)
@@ -152,6 +156,31 @@ async function start(
   logger.flush()
   await welcome(config, options, { url, socket: socket?.path, admin, folder: store.folder })
   return { url, socket: socket?.path, app }
+}
+
+/** Environments of this server's own; without walls to keep them apart by, it is of use all the same. */
+async function startRunner(
+  app: FastifyInstance,
+  db: Kysely<Database>,
+  config: Config,
+  logger: Logger,
+  closers: (() => Promise<unknown>)[]
+): Promise<void> {
+  if (!config.runner.enabled) {
+    app.refuseHosted(
+      'This server runs no environments itself (COFFER_RUNNER=0): take a class of another runner.'
+    )
+    return
+  }
+  const started = await startHostedRunner(app, db, { config: config.runner, dataDir: config.dataDir, logger })
+  if ('problem' in started) {
+    logger.warn({ reason: started.problem }, 'environments cannot run here')
+    app.refuseHosted(started.problem)
+    return
+  }
+  const { runner } = started
+  closers.push(() => runner.close())
+  app.attachments.add(runner.holder, runner)
 }
 
 /** Past a pooler, and without the time limit that requests have. */
@@ -221,6 +250,7 @@ async function listenOnSocket(
   const file = config.socket ?? (await defaultSocket(config.dataDir))
   await removeStaleSocket(file)
   const server = createServer((request, response) => app.routing(request, response))
+  app.execSessions.listenTo(server)
   server.on('clientError', answerBrokenRequest)
   server.requestTimeout = app.server.requestTimeout
   server.keepAliveTimeout = app.server.keepAliveTimeout

@@ -7,7 +7,7 @@ import t from 'tap'
 /** From the top down: a file imports from its own layer and from those below. */
 const LAYERS: readonly (readonly string[])[] = [
   ['cli.ts', 'cli'],
-  ['main.ts', 'first-start.ts', 'open.ts'],
+  ['main.ts', 'first-start.ts', 'open.ts', 'hosted-runner.ts'],
   ['app.ts'],
   ['routes'],
   ['projects', 'environments', 'directory', 'secrets', 'auth', 'audit', 'events'],
@@ -18,7 +18,7 @@ const LAYERS: readonly (readonly string[])[] = [
 
 /** Within one layer: who may use whom. */
 const WITHIN_LAYER: Readonly<Record<string, readonly string[]>> = {
-  'main.ts': ['first-start.ts', 'open.ts'],
+  'main.ts': ['first-start.ts', 'open.ts', 'hosted-runner.ts'],
   'cli.ts': ['cli'],
   projects: ['directory', 'secrets', 'auth'],
   environments: ['projects', 'directory', 'secrets', 'auth'],

@@ -39,6 +39,8 @@ export interface Creator {
   actorId: number
   /** hosts of git whose repositories are those that are known here */
   gitHosts: ReadonlySet<string>
+  /** why the servers run no environments themselves; undefined: they do */
+  hostedRefusal: string | undefined
 }
 
 export interface NewEnvironment {
@@ -67,7 +69,7 @@ export async function createEnvironment(
 ): Promise<string> {
   const { principal, organization } = creator
   const composed = compose(spec, project && defaultsOf(project), randomUUID)
-  const environmentClass = await requireClass(db, organization, composed, project)
+  const environmentClass = await requireClass(db, creator, composed, project)
   const initializer = composed.content?.initializer
   const repositoryId = await findRepositoryOf(db, creator.actorId, initializer, creator.gitHosts)
   return await inTheNameOf(db, principal, async (tx) => {
@@ -132,7 +134,7 @@ function originOf(
 
 async function requireClass(
   db: Kysely<Database>,
-  { organization_id }: Organization,
+  { organization, hostedRefusal }: Creator,
   { machine }: EnvironmentSpec,
   project: ProjectFacts | undefined
 ): Promise<ClassOfRunner> {
@@ -143,9 +145,10 @@ async function requireClass(
     throw invalid(field, 'is required: the id of an environment class')
   }
   if (allowed && !allowed.includes(machine.class)) throw new ClassNotAllowed(allowed)
-  const found = await findClassOfRunner(db, organization_id, machine.class)
+  const found = await findClassOfRunner(db, organization.organization_id, machine.class)
   if (!found) throw invalid(field, 'names no environment class of this organization')
   if (!found.enabled) throw new Conflict('The environment class is disabled.')
+  if (found.hosted && hostedRefusal !== undefined) throw new Conflict(hostedRefusal)
   if (found.runner_phase === 'RUNNER_PHASE_ACTIVE') return found
   throw new Conflict('The runner of the environment class is not active: start it, or take another class.')
 }
@@ -336,7 +339,9 @@ export async function enterEnvironment(
 ): Promise<void> {
   const now = await lockEnvironment(tx, environment.environment_id)
   if (!now) throw new NotFound()
-  const own = principal.uid === environment.creator_uid
+  // Whoever has a token for the environment was let in when it was made.
+  const who = principal.kind === 'environment' ? principal.issuedByUid : principal.uid
+  const own = who === environment.creator_uid
   if (!own) {
     if (holdsOwnSecrets(now)) throw new Forbidden(HOLDS_OWN_SECRETS)
     await updateEnvironment(tx, environment.environment_id, { ownSecrets: false, newVersion: false })

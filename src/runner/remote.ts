@@ -47,6 +47,11 @@ export class RemoteServer implements RunnerInterface {
     this.#token = new RunnerToken({ ...options, url })
   }
 
+  /** The runner's own, for what it asks in other ways. */
+  async token(): Promise<string> {
+    return await this.#token.get()
+  }
+
   async claim(request: ClaimRequest, signal?: AbortSignal): Promise<Assignment[]> {
     const timeoutMs = request.waitSeconds * 1000 + CLAIM_TIMEOUT_MS
     const { assignments = [] } = await this.#call<{ assignments: object[] }>('ClaimEnvironments', request, {

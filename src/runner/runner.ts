@@ -83,6 +83,11 @@ export class Runner {
     this.#folders?.close()
   }
 
+  /** This process, as it says to the server who has its leases. */
+  get holder(): string {
+    return this.#holder
+  }
+
   /** Serves a client that runs a command in an environment; the stream is closed at the end. */
   exec(environmentId: string, stream: Duplex): void {
     serveExec(stream, async (request) => await this.getEnvironment(environmentId).start(request)).catch(

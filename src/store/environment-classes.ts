@@ -24,6 +24,8 @@ export interface ClassOfRunner {
   uid: string
   enabled: boolean
   runner_id: number
+  /** of the servers themselves */
+  hosted: boolean
   runner_phase: RunnerPhase
 }
 
@@ -36,7 +38,7 @@ export async function findClassOfRunner(
   return await db
     .selectFrom('environment_classes as c')
     .innerJoin('runners as r', 'r.id', 'c.runner_id')
-    .select(['c.id', 'c.uid', 'c.enabled', 'c.runner_id', runnerPhase.as('runner_phase')])
+    .select(['c.id', 'c.uid', 'c.enabled', 'c.runner_id', 'r.hosted', runnerPhase.as('runner_phase')])
     .where('r.organization_id', '=', organizationId)
     .where('c.uid', '=', uid)
     .executeTakeFirst()

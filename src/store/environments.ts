@@ -327,6 +327,26 @@ export async function updateEnvironment(
     .execute()
 }
 
+/** Somebody is still at work in it: nothing that anybody needs a record of. */
+export async function touchEnvironment(db: Kysely<Database>, environmentId: number): Promise<void> {
+  await db
+    .updateTable('environments')
+    .set({ last_active_at: sql<Date>`now()` })
+    .where('id', '=', environmentId)
+    .execute()
+}
+
+/** The process that has the lease now; undefined when nobody has. */
+export async function findHolder(db: Kysely<Database>, environmentId: number): Promise<string | undefined> {
+  const row = await db
+    .selectFrom('environments')
+    .select('lease_holder')
+    .where('id', '=', environmentId)
+    .where('lease_until', '>', sql<Date>`now()`)
+    .executeTakeFirst()
+  return row?.lease_holder ?? undefined
+}
+
 export async function updateStatus(
   tx: Transaction<Database>,
   environmentId: number,

@@ -135,8 +135,17 @@ async function seeEnvironment(
   return found
 }
 
-export function creatorOf({ gitHosts }: OnaDependencies, { principal, organization, actor }: Call): Creator {
-  return { principal, organization, actorId: actor.accountId, gitHosts: gitHosts() }
+export function creatorOf(
+  { gitHosts, hostedRefusal }: OnaDependencies,
+  { principal, organization, actor }: Call
+): Creator {
+  return {
+    principal,
+    organization,
+    actorId: actor.accountId,
+    gitHosts: gitHosts(),
+    hostedRefusal: hostedRefusal()
+  }
 }
 
 export function environmentService(dependencies: OnaDependencies): Service {

@@ -111,6 +111,15 @@ function invalidAnswer(message: string, violations: readonly Violation[]): Answe
 const UNNAMED = new NotFound().message
 const NOT_HERE = 'There is nothing of that id that this token may know of.'
 const DEFECT = 'The server failed; its log has the request id.'
+const INTERNAL: Answer = { code: 'internal', message: DEFECT }
+
+/** The same for what is no request of the framework: the status and the body. */
+export function errorAnswer(error: unknown): { status: number; body: ErrorBody } {
+  const unavailable = isTemporaryDatabaseError(error) ? new Unavailable() : undefined
+  const known = error instanceof CofferError ? error : unavailable
+  const { code, message, details, status } = known ? answerOf(known) : INTERNAL
+  return { status: status ?? STATUSES[code], body: { code, message, ...(details && { details }) } }
+}
 
 function send(reply: FastifyReply, { code, message, details, status, retryAfterSeconds }: Answer): void {
   if (retryAfterSeconds !== undefined) reply.header('retry-after', retryAfterSeconds)
@@ -152,7 +161,7 @@ export function handleError(error: FastifyError | Error, request: FastifyRequest
     send(reply, answerOf(new Unavailable()))
   } else {
     request.log.error({ reqId: request.id, err: describeError(error) }, 'request failed')
-    send(reply, { code: 'internal', message: DEFECT })
+    send(reply, INTERNAL)
   }
 }
 

@@ -51,6 +51,8 @@ export interface OnaDependencies {
   closing: AbortSignal
   /** hosts of git whose repositories are those that are known here */
   gitHosts: () => ReadonlySet<string>
+  /** why this server runs no environments itself; undefined: it does */
+  hostedRefusal: () => string | undefined
   pages: Pages
 }
 

@@ -1,0 +1,81 @@
+import path from 'node:path'
+import type { FastifyInstance } from 'fastify'
+import type { Kysely } from 'kysely'
+import type { Logger } from 'pino'
+import type { RunnerConfig } from './config.ts'
+import { HostedServer, type ReadSecret } from './environments/hosted.ts'
+import { RefusedToStart, Unavailable } from './errors.ts'
+import { Bubblewrap } from './runner/bubblewrap.ts'
+import { LeaseLost, ValueRefused } from './runner/interface.ts'
+import { Runner } from './runner/runner.ts'
+import type { Sandbox } from './runner/sandbox.ts'
+import { Unisolated } from './runner/unisolated.ts'
+import { findUser } from './runner/users.ts'
+import type { Database } from './store/tables.ts'
+
+// The runner that every server is by itself, and how processes of environments are kept apart on this machine.
+
+/**
+ * @param hiddenPaths what environments never see, wherever it lies
+ * @throws RefusedToStart when they cannot be kept apart here; the message has the remedy
+ */
+export async function openSandbox(
+  { unisolated, user }: Pick<RunnerConfig, 'unisolated' | 'user'>,
+  hiddenPaths: readonly string[]
+): Promise<Sandbox> {
+  if (unisolated) return await Unisolated.open()
+  return await Bubblewrap.open({
+    ...(user !== undefined && { user: await findUser(user) }),
+    hiddenPaths
+  })
+}
+
+/** GetSecretValue of the same process: the same checks, the same record. */
+export function readByApi(app: FastifyInstance): ReadSecret {
+  return async (accessToken, secretId) => {
+    const response = await app.inject({
+      method: 'POST',
+      url: '/gitpod.v1.SecretService/GetSecretValue',
+      headers: { authorization: `Bearer ${accessToken}` },
+      payload: JSON.stringify({ secretId, valueBase64: true })
+    })
+    const body = response.json() as { valueBase64?: string; message?: string }
+    if (response.statusCode === 200) return Buffer.from(body.valueBase64 ?? '', 'base64')
+    if (response.statusCode === 401) throw new LeaseLost()
+    if (response.statusCode >= 500 || response.statusCode === 429) throw new Unavailable()
+    throw new ValueRefused(body.message ?? '')
+  }
+}
+
+export interface HostedRunnerOptions {
+  config: RunnerConfig
+  dataDir: string
+  logger: Logger
+}
+
+/**
+ * Starts the runner of this process.
+ *
+ * @returns undefined with the reason where environments cannot be kept apart here: the server is of use without
+ */
+export async function startHostedRunner(
+  app: FastifyInstance,
+  db: Kysely<Database>,
+  { config, dataDir, logger }: HostedRunnerOptions
+): Promise<{ runner: Runner } | { problem: string }> {
+  try {
+    const sandbox = await openSandbox(config, [dataDir])
+    const server = new HostedServer(db, app.wakes, readByApi(app))
+    const runner = new Runner(server, sandbox, {
+      dataDir: path.join(dataDir, 'runner'),
+      secretsDir: config.secretsDir,
+      ...(config.capacity !== undefined && { capacity: config.capacity }),
+      logger
+    })
+    await runner.start()
+    return { runner }
+  } catch (error) {
+    if (error instanceof RefusedToStart) return { problem: error.message }
+    throw error
+  }
+}
