@@ -6,15 +6,15 @@ import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { Unavailable } from '../../src/errors.ts'
-import type { RunRequest } from './child-runner.ts'
-import { serveGit } from './git-remote.ts'
+import { makeRepository, serveGit } from './git-server.ts'
 import { EXCHANGE_TOKEN, serveHttp } from './http-server.ts'
 import { MemoryServer } from './memory-server.ts'
-import { commandLines, listFiles, makeDataDir, type Outcome } from './running.ts'
+import type { RunRequest } from './runner-process.ts'
+import { commandLines, listFiles, makeDataDir, type Outcome, sourceOf } from './running.ts'
 
 // A runner in a process of its own that is killed, is alone, or has no room; and what is found of values anywhere.
 
-const CHILD = path.join(import.meta.dirname, `child-runner${path.extname(import.meta.filename)}`)
+const CHILD = path.join(import.meta.dirname, `runner-process${path.extname(import.meta.filename)}`)
 const MARKER = 'MARKER-b1946ac92492d234'
 
 interface Folders {
@@ -132,23 +132,29 @@ for (const step of BRINGING_UP) {
     const first = start()
     const killed = killAt(memory, first, step)
     const secrets = secretsOf(memory)
-    const remote = await serveGit(t)
-    for (const name of ['first', 'second']) await remote.add(name, { readme: name })
-    remote.held.add('hang')
+    const remote = await serveGit(t, { answer: ({ url }) => url!.startsWith('/hang') })
+    for (const name of ['first', 'second']) await makeRepository(remote, name)
     const sources = step === 'clone' ? ['first', 'hang'] : ['first']
-    const id = memory.add({ secrets, content: { sources: sources.map((name) => remote.source(name)) } })
+    const id = memory.add({
+      secrets,
+      content: { sources: sources.map((name) => sourceOf(`${remote.url}/${name}`)) }
+    })
     if (step === 'clone') {
-      while (!remote.requests.some((request) => request.startsWith('/hang'))) await sleep(5)
+      while (!remote.requests.some(({ path }) => path.startsWith('/hang'))) await sleep(5)
       await first.kill()
     } else await killed
-    await untilGone(remote.host)
     memory.bury(id)
     const { content } = memory.assignmentOf(id)
-    memory.change(id, { content: { ...content, sources: [remote.source('second')] } })
+    memory.change(id, { content: { ...content, sources: [sourceOf(`${remote.url}/second`)] } })
 
     const next = start()
     await memory.untilPhase(id, 'RUNNING')
     const isWhole = step === 'report RUNNING'
+    const running = await commandLines()
+    t.notOk(
+      running.some((line) => line.includes(`${remote.host}/first`)),
+      'nothing is left of the first one'
+    )
     const seen = await next.run(id, 'ls; cat file /opt/file; printenv VARIABLE')
     t.same(seen, {
       code: 0,
