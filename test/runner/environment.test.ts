@@ -140,6 +140,31 @@ for (const desired of ['STOPPED', 'DELETED'] as const) {
   })
 }
 
+t.test('a clone that takes too long fails', async (t) => {
+  const server = new MemoryServer()
+  await startRunner(t, server, { cloneTimeoutMs: 200 })
+  const remote = await serveGit(t, { answer: () => true })
+  const id = server.add({ content: { sources: [sourceOf(`${remote.url}/hang`)] } })
+  t.match(await server.until(id, ({ failureMessage }) => failureMessage !== undefined), {
+    failureMessage: /longer than/
+  })
+  t.notOk(
+    (await commandLines()).some((line) => line.includes(remote.host)),
+    'no git is left'
+  )
+})
+
+t.test('a clone that failed for a credential is tried again when that is there', async (t) => {
+  const server = new MemoryServer()
+  await startRunner(t, server)
+  const remote = await serveGit(t, { credentials: 'user:password' })
+  await makeRepository(remote, 'app')
+  const id = server.add({ content: { sources: [sourceOf(`${remote.url}/app`)] } })
+  await server.until(id, ({ failureMessage }) => failureMessage !== undefined)
+  server.change(id, { secrets: [server.secret('GIT', { kind: 'git', host: remote.host }, 'user:password')] })
+  t.match(await server.untilPhase(id, 'RUNNING'), { failureMessage: undefined })
+})
+
 t.test('changes that come while an environment is brought up follow', async (t) => {
   const server = new MemoryServer()
   const { runner } = await startRunner(t, server)

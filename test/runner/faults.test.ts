@@ -1,7 +1,8 @@
 import { type ChildProcess, fork } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import { lstat, readFile } from 'node:fs/promises'
+import { lstat, readFile, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
@@ -304,9 +305,30 @@ t.test('values are nowhere but where they belong', async (t) => {
   await memory.untilPhase(id, 'DELETED')
   await untilGone('sleep\x0086403')
   t.same(await findMarker(folders.secretsDir, folders.dataDir), [])
-  t.match(runner.output, /"level"/)
+  while (!runner.output.includes('PHASE_DELETED')) await sleep(20)
   t.notOk(runner.output.includes(MARKER), 'not in the log')
   t.notOk(JSON.stringify(memory.reportsOf(id)).includes(MARKER), 'not in a report')
+})
+
+t.test('a workspace without room fails its environment, and nothing else', async (t) => {
+  const { memory, http, folders } = await prepare(t)
+  const runner = new ChildRunner(t, http.url, folders.dataDir, ['/usr/bin/prlimit', '--fsize=100000'])
+  const remote = await serveGit(t)
+  await makeRepository(remote, 'large')
+  await writeFile(path.join(remote.folder, 'large', 'random'), randomBytes(300_000))
+  await remote.git('large', 'add', '.')
+  await remote.git('large', 'commit', '--quiet', '--message', 'large')
+  const failing = memory.add({ content: { sources: [sourceOf(`${remote.url}/large`)] } })
+  t.match(await memory.until(failing, ({ failureMessage }) => failureMessage !== undefined), {
+    phase: 'ENVIRONMENT_PHASE_STARTING',
+    content: { phase: 'CONTENT_PHASE_FAILED' }
+  })
+  const id = memory.add()
+  await memory.untilPhase(id, 'RUNNING')
+  t.match(await runner.run(id, 'true'), { code: 0 })
+  memory.change(failing, { desiredPhase: 'ENVIRONMENT_PHASE_DELETED' })
+  await memory.untilPhase(failing, 'DELETED')
+  t.notOk(existsSync(path.join(folders.dataDir, 'environments', failing)))
 })
 
 t.test('without room, what does not fit fails alone', async (t) => {
