@@ -10,6 +10,7 @@ import { exitOf } from './exit-status.ts'
 import { withFixedVariables } from './fixed-variables.ts'
 import { inheritedDescriptors } from './inherited-descriptors.ts'
 import { launchCommand, type Shell } from './launch.ts'
+import { markOf } from './leftovers.ts'
 import { isBelow, type MachineView, viewMachine } from './machine-view.ts'
 import { Pipes } from './pipes.ts'
 import { findProgram, SEARCH_PATH } from './programs.ts'
@@ -152,7 +153,7 @@ export class Bubblewrap implements Sandbox {
       '--clearenv',
       ...variables(request, shell.shell)
     ]
-    const { child, exited, streams, status } = await this.#spawn(args, command)
+    const { child, exited, streams, status } = await this.#spawn(args, command, markOf(folders))
     // Where bubblewrap could not even be spawned, this throws.
     const first = await Promise.race([status.first, exited.then(() => status.first)])
     if (first === undefined) throw new Error(`bubblewrap did not start: ${await lastLine(streams.stderr)}`)
@@ -172,20 +173,20 @@ export class Bubblewrap implements Sandbox {
 
   /** Why nothing can be started here; undefined: it can. */
   async #try(): Promise<string | undefined> {
-    const { exited, streams } = await this.#spawn([], ['/usr/bin/env', 'true'])
+    const { exited, streams } = await this.#spawn([], ['/usr/bin/env', 'true'], {})
     const [{ code }, reason] = await Promise.all([exited, lastLine(streams.stderr)])
     return code === 0 ? undefined : reason
   }
 
-  async #spawn(args: readonly (string | Buffer)[], command: readonly string[]) {
+  async #spawn(args: readonly (string | Buffer)[], command: readonly string[], mark: Record<string, string>) {
     const { bwrap, namespaces, shell, user, view, withoutCoreDumps } = this.#parts
     const encoded = encodeArguments([...namespaces, ...view.arguments, ...OWN_MOUNTS, ...args])
     const streams = await openStandardStreams(this.#pipes)
     const [program, ...rest] = [...withoutCoreDumps, bwrap, '--args', `${FD.arguments}`]
     const child = spawn(program!, [...rest, '--json-status-fd', `${FD.status}`, '--', ...command], {
       stdio: stdio(streams, this.#parts.shadowed),
-      // Nothing of ours: on the machine, others of the same user could read it.
-      env: { PATH: SEARCH_PATH },
+      // Nothing else of ours: on the machine, others of the same user could read it.
+      env: { PATH: SEARCH_PATH, ...mark },
       cwd: '/',
       // Ctrl-C in the runner's terminal is the runner's.
       detached: true,

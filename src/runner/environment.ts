@@ -3,11 +3,8 @@ import { CofferError, Conflict } from '../errors.ts'
 import { Delivery } from './delivery.ts'
 import type { ExecRequest } from './exec-request.ts'
 import type { Folders } from './folders.ts'
-import { CloneFailed, cloneSources } from './git.ts'
 import {
   type Assignment,
-  type Content,
-  type ContentStatus,
   type EnvironmentPhase,
   LeaseLost,
   type RunnerInterface,
@@ -15,12 +12,12 @@ import {
   type SecretStatus
 } from './interface.ts'
 import { pauseAfter } from './patience.ts'
-import { type EnvironmentRecord, findRecord, writeRecord } from './record.ts'
-import { RemoteRefused } from './remotes.ts'
+import { Processes } from './processes.ts'
 import { Reports } from './reports.ts'
 import type { EnvironmentFolders, Sandbox, SandboxedProcess } from './sandbox.ts'
 import { Values } from './values.ts'
-import { type Variable, variablesOf } from './variables.ts'
+import { variablesOf } from './variables.ts'
+import { Workspace } from './workspace.ts'
 
 /** Between tries of what fails for reasons that seldom go by themselves, as a full disk. */
 const LONGEST_PAUSE_MS = 60_000
@@ -49,18 +46,17 @@ export class Environment {
   readonly #reports: Reports
   readonly #values = new Values()
   readonly #delivery: Delivery
+  readonly #workspace: Workspace
+  readonly #processes: Processes
   readonly #variables: Record<string, string>
-  /** each with the values of variables that it was started with: secret id → session */
-  readonly #processes = new Map<SandboxedProcess, ReadonlyMap<string, string>>()
-  readonly #starting = new Set<Promise<unknown>>()
   /** the newest, the one that is worked on, and the last that was reached */
   #assignment: Assignment
   #acting: Assignment
   #reached: Assignment | undefined
   #phase: EnvironmentPhase
   #failure: string | undefined
-  #content: ContentStatus | undefined
-  #record: EnvironmentRecord | undefined
+  /** what a clone was tried with that failed */
+  #failedAttempt = ''
   /** whether processes may be started */
   #open = false
   #step = new AbortController()
@@ -79,6 +75,10 @@ export class Environment {
       if (epoch === this.#assignment.epoch) void this.leave()
     })
     this.#delivery = new Delivery(sandbox, this.#folders, folders.user)
+    this.#workspace = new Workspace(this.id, folders, sandbox)
+    this.#processes = new Processes(() => {
+      if (this.#open) this.#report(this.#phase)
+    })
     this.#variables = variablesOf(this.id, sandbox.inside(this.#folders))
     this.#assignment = assignment
     this.#acting = assignment
@@ -118,12 +118,20 @@ export class Environment {
    * @throws Conflict when the environment is not running
    */
   async start(request: ExecRequest): Promise<SandboxedProcess> {
-    const starting = this.#begin(request)
-    this.#starting.add(starting)
+    if (!this.#open) throw new Conflict('The environment is not running.')
+    const { sandbox } = this.#context
+    const variables = [...this.#delivery.variables.values()]
+    // What is held is zeroed when it is replaced, which may be while the process starts.
+    const secrets = Object.fromEntries(variables.map(({ name, value }) => [name, copyOf(value)]))
+    const starting = sandbox.start(this.#folders, {
+      ...request,
+      variables: { ...secrets, ...this.#variables },
+      links: this.#delivery.freshLinks
+    })
     try {
-      return await starting
+      return await this.#processes.add(starting, variables)
     } finally {
-      this.#starting.delete(starting)
+      for (const value of Object.values(secrets)) value.fill(0)
     }
   }
 
@@ -170,40 +178,35 @@ export class Environment {
   }
 
   async #bringUp(assignment: Assignment, signal: AbortSignal): Promise<void> {
-    const { folders } = this.#context
     const { content, secrets } = assignment
-    if (this.#content?.phase === 'CONTENT_PHASE_FAILED' && this.#content.session === content.session) {
-      this.#failure = this.#content.failureMessage
-      return this.#report(this.#phase)
-    }
+    const attempt = JSON.stringify([content.session, secrets.filter(isForGit)])
+    if (attempt === this.#failedAttempt) return this.#failClone()
     this.#values.retain(idsOf(secrets))
-    this.#record = await findRecord(folders.ownOf(this.id))
-    if (!this.#record) {
-      if (this.#phase === 'ENVIRONMENT_PHASE_CREATING') this.#report(this.#phase)
-      // What was begun to be put there cannot be told from what is whole.
-      await folders.removeContent(this.id, signal)
-    }
-    await folders.make(this.id)
-    if (this.#record) this.#describeContent(this.#record.content, 'CONTENT_PHASE_READY')
-    else this.#describeContent({ session: content.session }, 'CONTENT_PHASE_INITIALIZING')
-    this.#report(
-      this.#record && isUp(this.#phase) ? 'ENVIRONMENT_PHASE_UPDATING' : 'ENVIRONMENT_PHASE_STARTING'
-    )
+    const isWhole = await this.#workspace.find()
+    const isCreated = this.#phase === 'ENVIRONMENT_PHASE_CREATING' && !isWhole
+    if (isCreated) this.#report('ENVIRONMENT_PHASE_CREATING')
+    await this.#workspace.prepare(content, signal)
+    const goesOn = isWhole && isUp(this.#phase)
+    this.#report(goesOn ? 'ENVIRONMENT_PHASE_UPDATING' : 'ENVIRONMENT_PHASE_STARTING')
 
     // Git asks for its credentials while it clones; all the others come meanwhile.
     await this.#fetch(assignment, secrets.filter(isForGit), signal)
     this.#delivery.update(secrets, this.#values)
-    const put = await this.#whileFetching(assignment, signal, async (both) => {
-      return this.#record?.content ?? (await this.#clone(content, both))
-    })
-    if (!put) {
+    await this.#fetchAndFill(assignment, signal)
+    if (this.#workspace.failure) {
+      this.#failedAttempt = attempt
       await this.#withdraw()
-      return this.#report('ENVIRONMENT_PHASE_STARTING')
+      return this.#failClone()
     }
-    this.#describeContent(put, 'CONTENT_PHASE_READY')
-    await this.#deliver(assignment, put, signal)
+    await this.#deliver(assignment, signal)
     this.#open = true
     this.#succeed('ENVIRONMENT_PHASE_RUNNING')
+  }
+
+  /** That is final, until there is other content or another credential, or the environment is stopped. */
+  #failClone(): void {
+    this.#failure = this.#workspace.failure
+    this.#report('ENVIRONMENT_PHASE_STARTING')
   }
 
   async #update(assignment: Assignment, signal: AbortSignal): Promise<void> {
@@ -215,25 +218,22 @@ export class Environment {
       this.#report('ENVIRONMENT_PHASE_UPDATING')
     }
     await this.#fetch(assignment, assignment.secrets, signal)
-    await this.#deliver(assignment, this.#record!.content, signal)
+    await this.#deliver(assignment, signal)
     this.#succeed('ENVIRONMENT_PHASE_RUNNING')
   }
 
   async #stop(): Promise<void> {
-    this.#record ??= await findRecord(this.#context.folders.ownOf(this.id))
     if (this.#phase !== 'ENVIRONMENT_PHASE_STOPPED') this.#report('ENVIRONMENT_PHASE_STOPPING')
     await this.#withdraw()
-    this.#content = undefined
-    if (this.#record) this.#describeContent(this.#record.content, 'CONTENT_PHASE_READY')
+    await this.#workspace.find()
+    this.#failedAttempt = ''
     this.#succeed('ENVIRONMENT_PHASE_STOPPED')
   }
 
   async #delete(signal: AbortSignal): Promise<void> {
     this.#report('ENVIRONMENT_PHASE_DELETING')
     await this.#withdraw()
-    await this.#context.folders.remove(this.id, signal)
-    this.#record = undefined
-    this.#content = undefined
+    await this.#workspace.remove(signal)
     this.#succeed('ENVIRONMENT_PHASE_DELETED')
     await this.#reports.settled()
     void this.leave()
@@ -251,33 +251,26 @@ export class Environment {
   /** Ends all processes; nothing is delivered any more. */
   async #withdraw(): Promise<void> {
     this.#open = false
-    await Promise.allSettled(this.#starting)
-    const processes = [...this.#processes.keys()]
-    for (const process of processes) process.kill()
+    const { ended } = await this.#processes.kill()
     this.#delivery.withdraw()
     this.#values.retain(new Set())
     this.#values.release()
     await this.#context.folders.removeSecrets(this.id)
-    await Promise.all(processes.map((process) => process.exit))
+    await ended
   }
 
-  /** Fetches values while something else is done; the failure of one aborts the other, and is the one that counts. */
-  async #whileFetching<T>(
-    assignment: Assignment,
-    signal: AbortSignal,
-    work: (signal: AbortSignal) => Promise<T>
-  ): Promise<T> {
+  /** Fetches values while the workspace is filled; the failure of one aborts the other, and is the one that counts. */
+  async #fetchAndFill(assignment: Assignment, signal: AbortSignal): Promise<void> {
     const failed = new AbortController()
     const both = AbortSignal.any([signal, failed.signal])
-    const abort = (error: unknown): never => {
-      failed.abort(error)
-      throw both.reason
-    }
-    const working = work(both).catch(abort)
-    const fetching = this.#fetch(assignment, assignment.secrets, both).catch(abort)
-    await Promise.allSettled([working, fetching])
-    await fetching
-    return await working
+    const abort = (error: unknown) => failed.abort(error)
+    const { hasGitCredentials: hasCredentials } = this.#delivery
+    const { cloneTimeoutMs: timeoutMs } = this.#context
+    await Promise.all([
+      this.#fetch(assignment, assignment.secrets, both).catch(abort),
+      this.#workspace.fill(assignment.content, { hasCredentials, timeoutMs, signal: both }).catch(abort)
+    ])
+    both.throwIfAborted()
   }
 
   async #fetch(
@@ -293,73 +286,13 @@ export class Environment {
     )
   }
 
-  async #deliver(
-    { secrets }: Assignment,
-    content: EnvironmentRecord['content'],
-    signal: AbortSignal
-  ): Promise<void> {
+  async #deliver({ secrets }: Assignment, signal: AbortSignal): Promise<void> {
     this.#delivery.update(secrets, this.#values)
     const links = this.#delivery.keptLinks
     // Links are on record from before they are made until after they are removed.
-    await this.#remember({ content, links: { ...this.#record?.links, ...links } })
-    await this.#delivery.link(this.#record!.links, signal)
-    await this.#remember({ content, links })
-  }
-
-  async #remember(record: EnvironmentRecord): Promise<void> {
-    if (JSON.stringify(record) !== JSON.stringify(this.#record)) {
-      await writeRecord(this.#context.folders.ownOf(this.id), record)
-    }
-    this.#record = record
-  }
-
-  /** @returns undefined when it failed: that is final, until there is other content or the environment is stopped */
-  async #clone(content: Content, signal: AbortSignal): Promise<EnvironmentRecord['content'] | undefined> {
-    const { session, sources, gitUsername, gitEmail } = content
-    if (sources.length === 0) return { session }
-    const { sandbox, cloneTimeoutMs: timeoutMs } = this.#context
-    const { hasGitCredentials: hasCredentials } = this.#delivery
-    try {
-      const options = { gitUsername, gitEmail, timeoutMs, signal, hasCredentials }
-      return { session, ...(await cloneSources(sandbox, this.#folders, sources, options)) }
-    } catch (error) {
-      signal.throwIfAborted()
-      if (!(error instanceof CloneFailed || error instanceof RemoteRefused)) throw error
-      const { message: failureMessage } = error
-      this.#describeContent({ session }, 'CONTENT_PHASE_FAILED')
-      this.#content = { ...this.#content!, failureMessage }
-      this.#failure = failureMessage
-      return undefined
-    }
-  }
-
-  async #begin(request: ExecRequest): Promise<SandboxedProcess> {
-    if (!this.#open) throw new Conflict('The environment is not running.')
-    const chosen = [...this.#delivery.variables.values()]
-    // What is held is zeroed when it is replaced, which may be while the process starts.
-    const secrets = Object.fromEntries(chosen.map(({ name, value }) => [name, copyOf(value)]))
-    const process = await this.#context.sandbox
-      .start(this.#folders, {
-        ...request,
-        variables: { ...secrets, ...this.#variables },
-        links: this.#delivery.freshLinks
-      })
-      .finally(() => {
-        for (const value of Object.values(secrets)) value.fill(0)
-      })
-    const held = sessionsOf(chosen)
-    this.#processes.set(process, held)
-    void process.exit.then(() => {
-      this.#processes.delete(process)
-      if (this.#open) this.#report(this.#phase)
-    })
-    return process
-  }
-
-  #describeContent(content: EnvironmentRecord['content'], phase: ContentStatus['phase']): void {
-    const { session, git } = content
-    const location = this.#context.sandbox.inside(this.#folders).workspace
-    this.#content = { phase, session, location, ...(git && { git }) }
+    await this.#workspace.remember({ ...this.#workspace.links, ...links })
+    await this.#delivery.link(this.#workspace.links, signal)
+    await this.#workspace.remember(links)
   }
 
   #fail(error: unknown): void {
@@ -378,12 +311,10 @@ export class Environment {
   }
 
   #report(phase: EnvironmentPhase): void {
+    if (phase !== this.#phase) this.#logger.info({ phase }, 'an environment has another phase')
     this.#phase = phase
+    const { status: content } = this.#workspace
     const { epoch, specVersion, secrets } = this.#acting
-    const current = sessionsOf([...this.#delivery.variables.values()])
-    const secretsInSync = [...this.#processes.values()].every((held) =>
-      [...held].every(([id, session]) => current.get(id) === session)
-    )
     this.#reports.offer(
       { environmentId: this.id, epoch },
       {
@@ -391,16 +322,16 @@ export class Environment {
         specVersion,
         ...(this.#failure && { failureMessage: this.#failure }),
         ...(!this.#context.sandbox.isolated && { warningMessage: UNISOLATED }),
-        ...(this.#content && { content: this.#content }),
+        ...(content && { content }),
         secrets: secrets.map((reference) => this.#describeSecret(reference)),
-        secretsInSync
+        secretsInSync: this.#processes.areInSync(this.#delivery.variables.values())
       }
     )
   }
 
   #describeSecret(reference: SecretReference): SecretStatus {
     const { id, name } = reference
-    const withheld = isDown(this.#phase) || this.#content?.phase === 'CONTENT_PHASE_FAILED'
+    const withheld = isDown(this.#phase) || this.#workspace.failure !== undefined
     if (withheld) return { id, secretName: name, phase: 'CONTENT_PHASE_UNAVAILABLE', session: '' }
     return this.#delivery.describe(reference, this.#values)
   }
@@ -422,10 +353,6 @@ function isFetched({ problem, mount }: SecretReference): boolean {
 /** Of those whose values may be held. */
 function idsOf(references: readonly SecretReference[]): Set<string> {
   return new Set(references.filter(isFetched).map(({ id }) => id))
-}
-
-function sessionsOf(variables: readonly Variable[]): Map<string, string> {
-  return new Map(variables.map(({ secretId, session }) => [secretId, session]))
 }
 
 /** Outside of the memory that node's buffers share. */

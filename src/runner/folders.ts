@@ -40,14 +40,15 @@ export interface FolderOptions {
 /** Where a runner keeps environments: what is theirs on disk, what is delivered to them in memory. */
 export class Folders {
   readonly user: User
+  /** in memory: the folder in which each environment has its own */
+  readonly secrets: string
   readonly #environments: string
-  readonly #secrets: string
   readonly #lock: Server
 
   private constructor(user: User, environments: string, secrets: string, lock: Server) {
     this.user = user
     this.#environments = environments
-    this.#secrets = secrets
+    this.secrets = secrets
     this.#lock = lock
   }
 
@@ -82,7 +83,7 @@ export class Folders {
     return {
       workspace: path.join(own, 'workspace'),
       home: path.join(own, 'home'),
-      secrets: path.join(this.#secrets, environmentId)
+      secrets: path.join(this.secrets, environmentId)
     }
   }
 
@@ -109,7 +110,7 @@ export class Folders {
 
   /** Of what environments something is there, on disk or in memory. */
   async list(): Promise<string[]> {
-    const names = await Promise.all([this.#environments, this.#secrets].map((folder) => readdir(folder)))
+    const names = await Promise.all([this.#environments, this.secrets].map((folder) => readdir(folder)))
     return [...new Set(names.flat())].filter(isUuid)
   }
 

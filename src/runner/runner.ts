@@ -7,6 +7,7 @@ import { Environment, type EnvironmentContext } from './environment.ts'
 import { serveExec } from './exec.ts'
 import { Folders } from './folders.ts'
 import type { Assignment, Lease, RunnerInterface } from './interface.ts'
+import { killLeftovers } from './leftovers.ts'
 import { pauseAfter, whileWanted } from './patience.ts'
 import type { Sandbox } from './sandbox.ts'
 
@@ -65,7 +66,8 @@ export class Runner {
     const folders = await Folders.open({ dataDir, secretsDir, user: this.#sandbox.user })
     this.#folders = folders
     const left = await folders.list()
-    // This process holds nothing yet, so nobody may have any of them.
+    // This process holds nothing yet, so nothing may run, and nobody may have any of them.
+    await killLeftovers(folders.secrets)
     for (const id of left) await folders.removeSecrets(id)
     const context = this.#makeContext(folders)
     this.#loops = Promise.all([this.#claim(context), this.#renew(), this.#removeUnknown(folders, left)])

@@ -7,6 +7,7 @@ import { commandWithoutCoreDumps } from './core-dumps.ts'
 import { type ExitStatus, exitOf, relayedStatus } from './exit-status.ts'
 import { withFixedVariables } from './fixed-variables.ts'
 import { launchCommand, type Shell } from './launch.ts'
+import { markOf } from './leftovers.ts'
 import { Pipes } from './pipes.ts'
 import { childrenOf, sendSignal } from './process-table.ts'
 import { findProgram, SEARCH_PATH } from './programs.ts'
@@ -77,7 +78,11 @@ export class Unisolated implements Sandbox {
       shell: this.#shell.shell,
       path: SEARCH_PATH
     }
-    const all = { PWD: request.workingDirectory ?? folders.workspace, ...withFixedVariables(request, fixed) }
+    const all = {
+      PWD: request.workingDirectory ?? folders.workspace,
+      ...withFixedVariables(request, fixed),
+      ...markOf(folders)
+    }
     return Object.fromEntries(
       Object.entries(all).map(([name, value]) => {
         const text = value.toString()

@@ -5,9 +5,9 @@ import t from 'tap'
 import type { SecretReference, StatusReport } from '../../src/runner/interface.ts'
 import type { Runner } from '../../src/runner/runner.ts'
 import { Unisolated } from '../../src/runner/unisolated.ts'
-import { serveGit } from './git-remote.ts'
+import { makeRepository, serveGit } from './git-server.ts'
 import { MemoryServer } from './memory-server.ts'
-import { Gate, listFiles, runInside, startRunner } from './running.ts'
+import { Gate, listFiles, runInside, sourceOf, startRunner } from './running.ts'
 
 // What processes of an environment find of its secrets, and what becomes of that when secrets change.
 
@@ -301,21 +301,27 @@ t.test('what was removed goes, though the server does not give what is new', asy
 t.test('git has its credential before it clones, and for its host alone', async (t) => {
   const server = new MemoryServer()
   const { runner } = await startRunner(t, server)
-  const remote = await serveGit(t)
-  remote.credential = 'user:password'
-  await remote.add('app', { readme: 'private' })
-  const elsewhere = server.secret('ELSEWHERE', { kind: 'git', host: '127.0.0.1:1' }, remote.credential)
-  const here = server.secret('HERE', { kind: 'git', host: remote.host }, remote.credential)
-  const content = { sources: [remote.source('app')] }
+  let credential = 'user:password'
+  const remote = await serveGit(t, {
+    answer({ headers }, response) {
+      if (headers.authorization === `Basic ${base64(credential)}`) return false
+      response.writeHead(401, { 'www-authenticate': 'Basic realm="git"' }).end()
+      return true
+    }
+  })
+  await makeRepository(remote, 'app')
+  const elsewhere = server.secret('ELSEWHERE', { kind: 'git', host: '127.0.0.1:1' }, credential)
+  const here = server.secret('HERE', { kind: 'git', host: remote.host }, credential)
+  const content = { sources: [sourceOf(`${remote.url}/app`)] }
   const refused = server.add({ content, secrets: [elsewhere] })
   await server.until(refused, ({ failureMessage }) => failureMessage !== undefined)
   const id = server.add({ content, secrets: [elsewhere, here] })
   t.match(await server.untilPhase(id, 'RUNNING'), { content: { git: { branch: 'main' } } })
-  t.match(await runInside(runner, id, 'cat app/readme'), { stdout: 'private' })
+  t.match(await runInside(runner, id, 'cat app/file'), { stdout: 'second' })
 
-  remote.credential = 'user:changed'
+  credential = 'user:changed'
   t.match(await runInside(runner, id, 'cd app && git fetch 2>&1'), { code: 128 })
-  server.setValue(id, here.id, remote.credential)
+  server.setValue(id, here.id, credential)
   await server.untilPhase(id, 'RUNNING')
   t.match(await runInside(runner, id, 'cd app && git fetch'), { code: 0 })
 })

@@ -5,9 +5,9 @@ import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import type { StatusReport } from '../../src/runner/interface.ts'
-import { serveGit } from './git-remote.ts'
+import { makeRepository, serveGit } from './git-server.ts'
 import { MemoryServer } from './memory-server.ts'
-import { commandLines, Gate, listFiles, runInside, startRunner } from './running.ts'
+import { commandLines, Gate, listFiles, runInside, sourceOf, startRunner } from './running.ts'
 
 // What becomes of one environment: phases, content, and what stays where.
 
@@ -20,10 +20,10 @@ t.test('an environment runs, stops, runs again with what it had, and goes', asyn
   const server = new MemoryServer()
   const { runner, dataDir, secretsDir } = await startRunner(t, server)
   const remote = await serveGit(t)
-  await remote.add('app', { readme: 'whole\n' })
+  await makeRepository(remote, 'app')
   const token = server.secret('TOKEN', { kind: 'variable', name: 'TOKEN' })
   const key = server.secret('KEY', { kind: 'file', path: '/workspace/key' })
-  const id = server.add({ secrets: [token, key], content: { sources: [remote.source('app')] } })
+  const id = server.add({ secrets: [token, key], content: { sources: [sourceOf(`${remote.url}/app`)] } })
 
   const running = await server.untilPhase(id, 'RUNNING')
   t.match(running, {
@@ -39,9 +39,9 @@ t.test('an environment runs, stops, runs again with what it had, and goes', asyn
   const seen = await runInside(
     runner,
     id,
-    'cat app/readme key; echo " $TOKEN $COFFER_ENVIRONMENT_ID"; echo mine > own'
+    'cat app/file key; echo " $TOKEN $COFFER_ENVIRONMENT_ID"; echo mine > own'
   )
-  t.match(seen, { code: 0, stdout: `whole\nvalue of KEY value of TOKEN ${id}\n` })
+  t.match(seen, { code: 0, stdout: `secondvalue of KEY value of TOKEN ${id}\n` })
 
   const left = await runner.getEnvironment(id).start({ command: ['sleep', '1000'] })
   server.change(id, { desiredPhase: 'ENVIRONMENT_PHASE_STOPPED' })
@@ -53,7 +53,7 @@ t.test('an environment runs, stops, runs again with what it had, and goes', asyn
 
   server.change(id, { desiredPhase: 'ENVIRONMENT_PHASE_RUNNING' })
   await server.untilPhase(id, 'RUNNING')
-  t.match(await runInside(runner, id, 'cat app/readme own key'), { stdout: 'whole\nmine\nvalue of KEY' })
+  t.match(await runInside(runner, id, 'cat app/file own key'), { stdout: 'secondmine\nvalue of KEY' })
   t.same(server.reads.length, 4, 'values are read anew')
 
   server.change(id, { desiredPhase: 'ENVIRONMENT_PHASE_DELETED' })
@@ -78,9 +78,12 @@ t.test('a clone that fails is the end, until there is other content or another s
   const server = new MemoryServer()
   const { runner, secretsDir } = await startRunner(t, server)
   const remote = await serveGit(t)
-  await remote.add('half', { readme: '' })
+  await makeRepository(remote, 'half')
   const secrets = [server.secret('TOKEN', { kind: 'variable', name: 'TOKEN' })]
-  const id = server.add({ secrets, content: { sources: [remote.source('half'), remote.source('fail')] } })
+  const id = server.add({
+    secrets,
+    content: { sources: [sourceOf(`${remote.url}/half`), sourceOf(`${remote.url}/fail`)] }
+  })
   const failed = await server.until(id, ({ failureMessage }) => failureMessage !== undefined)
   t.match(failed, {
     phase: 'ENVIRONMENT_PHASE_STARTING',
@@ -95,9 +98,11 @@ t.test('a clone that fails is the end, until there is other content or another s
   const same = await server.until(id, ({ specVersion }) => specVersion === version)
   t.match(same, { failureMessage: /127\.0\.0\.1.*fail/ })
 
-  await remote.add('whole', { readme: '' })
+  await makeRepository(remote, 'whole')
   const content = server.assignmentOf(id).content
-  server.change(id, { content: { ...content, session: 'another', sources: [remote.source('whole')] } })
+  server.change(id, {
+    content: { ...content, session: 'another', sources: [sourceOf(`${remote.url}/whole`)] }
+  })
   t.match(await server.untilPhase(id, 'RUNNING'), { failureMessage: undefined })
   t.match(await runInside(runner, id, 'ls'), { stdout: 'whole\n' }, 'nothing is left of the first try')
 })
@@ -106,7 +111,7 @@ t.test('a clone that failed does not keep an environment from being stopped or d
   const server = new MemoryServer()
   const { dataDir } = await startRunner(t, server)
   const remote = await serveGit(t)
-  const id = server.add({ content: { sources: [remote.source('fail')] } })
+  const id = server.add({ content: { sources: [sourceOf(`${remote.url}/fail`)] } })
   await server.until(id, ({ failureMessage }) => failureMessage !== undefined)
   server.change(id, { desiredPhase: 'ENVIRONMENT_PHASE_STOPPED' })
   t.match(await server.untilPhase(id, 'STOPPED'), { failureMessage: undefined })
@@ -119,11 +124,12 @@ for (const desired of ['STOPPED', 'DELETED'] as const) {
   t.test(`a clone that hangs is aborted when the environment shall be ${desired}`, async (t) => {
     const server = new MemoryServer()
     const { dataDir } = await startRunner(t, server)
-    const remote = await serveGit(t)
-    await remote.add('first', { readme: '' })
-    remote.held.add('hang')
-    const id = server.add({ content: { sources: [remote.source('first'), remote.source('hang')] } })
-    while (!remote.requests.some((path) => path.startsWith('/hang'))) await sleep(10)
+    const remote = await serveGit(t, { answer: ({ url }) => url!.startsWith('/hang') })
+    await makeRepository(remote, 'first')
+    const id = server.add({
+      content: { sources: [sourceOf(`${remote.url}/first`), sourceOf(`${remote.url}/hang`)] }
+    })
+    while (!remote.requests.some(({ path }) => path.startsWith('/hang'))) await sleep(10)
     t.ok(existsSync(path.join(dataDir, 'environments', id, 'workspace', 'first')))
     server.change(id, { desiredPhase: `ENVIRONMENT_PHASE_${desired}` })
     t.match(await server.untilPhase(id, desired), { failureMessage: undefined })
@@ -133,6 +139,31 @@ for (const desired of ['STOPPED', 'DELETED'] as const) {
     )
   })
 }
+
+t.test('a clone that takes too long fails', async (t) => {
+  const server = new MemoryServer()
+  await startRunner(t, server, { cloneTimeoutMs: 200 })
+  const remote = await serveGit(t, { answer: () => true })
+  const id = server.add({ content: { sources: [sourceOf(`${remote.url}/hang`)] } })
+  t.match(await server.until(id, ({ failureMessage }) => failureMessage !== undefined), {
+    failureMessage: /longer than/
+  })
+  t.notOk(
+    (await commandLines()).some((line) => line.includes(remote.host)),
+    'no git is left'
+  )
+})
+
+t.test('a clone that failed for a credential is tried again when that is there', async (t) => {
+  const server = new MemoryServer()
+  await startRunner(t, server)
+  const remote = await serveGit(t, { credentials: 'user:password' })
+  await makeRepository(remote, 'app')
+  const id = server.add({ content: { sources: [sourceOf(`${remote.url}/app`)] } })
+  await server.until(id, ({ failureMessage }) => failureMessage !== undefined)
+  server.change(id, { secrets: [server.secret('GIT', { kind: 'git', host: remote.host }, 'user:password')] })
+  t.match(await server.untilPhase(id, 'RUNNING'), { failureMessage: undefined })
+})
 
 t.test('changes that come while an environment is brought up follow', async (t) => {
   const server = new MemoryServer()

@@ -1,20 +1,21 @@
 import { type ChildProcess, fork } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import { lstat, readFile } from 'node:fs/promises'
+import { lstat, readFile, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { Unavailable } from '../../src/errors.ts'
-import type { RunRequest } from './child-runner.ts'
-import { serveGit } from './git-remote.ts'
+import { makeRepository, serveGit } from './git-server.ts'
 import { EXCHANGE_TOKEN, serveHttp } from './http-server.ts'
 import { MemoryServer } from './memory-server.ts'
-import { commandLines, listFiles, makeDataDir, type Outcome } from './running.ts'
+import type { RunRequest } from './runner-process.ts'
+import { commandLines, listFiles, makeDataDir, type Outcome, sourceOf } from './running.ts'
 
 // A runner in a process of its own that is killed, is alone, or has no room; and what is found of values anywhere.
 
-const CHILD = path.join(import.meta.dirname, `child-runner${path.extname(import.meta.filename)}`)
+const CHILD = path.join(import.meta.dirname, `runner-process${path.extname(import.meta.filename)}`)
 const MARKER = 'MARKER-b1946ac92492d234'
 
 interface Folders {
@@ -132,23 +133,29 @@ for (const step of BRINGING_UP) {
     const first = start()
     const killed = killAt(memory, first, step)
     const secrets = secretsOf(memory)
-    const remote = await serveGit(t)
-    for (const name of ['first', 'second']) await remote.add(name, { readme: name })
-    remote.held.add('hang')
+    const remote = await serveGit(t, { answer: ({ url }) => url!.startsWith('/hang') })
+    for (const name of ['first', 'second']) await makeRepository(remote, name)
     const sources = step === 'clone' ? ['first', 'hang'] : ['first']
-    const id = memory.add({ secrets, content: { sources: sources.map((name) => remote.source(name)) } })
+    const id = memory.add({
+      secrets,
+      content: { sources: sources.map((name) => sourceOf(`${remote.url}/${name}`)) }
+    })
     if (step === 'clone') {
-      while (!remote.requests.some((request) => request.startsWith('/hang'))) await sleep(5)
+      while (!remote.requests.some(({ path }) => path.startsWith('/hang'))) await sleep(5)
       await first.kill()
     } else await killed
-    await untilGone(remote.host)
     memory.bury(id)
     const { content } = memory.assignmentOf(id)
-    memory.change(id, { content: { ...content, sources: [remote.source('second')] } })
+    memory.change(id, { content: { ...content, sources: [sourceOf(`${remote.url}/second`)] } })
 
     const next = start()
     await memory.untilPhase(id, 'RUNNING')
     const isWhole = step === 'report RUNNING'
+    const running = await commandLines()
+    t.notOk(
+      running.some((line) => line.includes(`${remote.host}/first`)),
+      'nothing is left of the first one'
+    )
     const seen = await next.run(id, 'ls; cat file /opt/file; printenv VARIABLE')
     t.same(seen, {
       code: 0,
@@ -298,9 +305,30 @@ t.test('values are nowhere but where they belong', async (t) => {
   await memory.untilPhase(id, 'DELETED')
   await untilGone('sleep\x0086403')
   t.same(await findMarker(folders.secretsDir, folders.dataDir), [])
-  t.match(runner.output, /"level"/)
+  while (!runner.output.includes('PHASE_DELETED')) await sleep(20)
   t.notOk(runner.output.includes(MARKER), 'not in the log')
   t.notOk(JSON.stringify(memory.reportsOf(id)).includes(MARKER), 'not in a report')
+})
+
+t.test('a workspace without room fails its environment, and nothing else', async (t) => {
+  const { memory, http, folders } = await prepare(t)
+  const runner = new ChildRunner(t, http.url, folders.dataDir, ['/usr/bin/prlimit', '--fsize=100000'])
+  const remote = await serveGit(t)
+  await makeRepository(remote, 'large')
+  await writeFile(path.join(remote.folder, 'large', 'random'), randomBytes(300_000))
+  await remote.git('large', 'add', '.')
+  await remote.git('large', 'commit', '--quiet', '--message', 'large')
+  const failing = memory.add({ content: { sources: [sourceOf(`${remote.url}/large`)] } })
+  t.match(await memory.until(failing, ({ failureMessage }) => failureMessage !== undefined), {
+    phase: 'ENVIRONMENT_PHASE_STARTING',
+    content: { phase: 'CONTENT_PHASE_FAILED' }
+  })
+  const id = memory.add()
+  await memory.untilPhase(id, 'RUNNING')
+  t.match(await runner.run(id, 'true'), { code: 0 })
+  memory.change(failing, { desiredPhase: 'ENVIRONMENT_PHASE_DELETED' })
+  await memory.untilPhase(failing, 'DELETED')
+  t.notOk(existsSync(path.join(folders.dataDir, 'environments', failing)))
 })
 
 t.test('without room, what does not fit fails alone', async (t) => {

@@ -12,6 +12,7 @@ export interface RunRequest {
   script: string
 }
 
+process.once('disconnect', () => process.exit())
 const [url, token, dataDir] = process.argv.slice(2) as [string, string, string]
 const server = new RemoteServer({ url, token, file: `${dataDir}/runner-token` })
 const sandbox = await Bubblewrap.open({ hiddenPaths: [dataDir] })
@@ -24,5 +25,4 @@ process.on('message', async ({ number, environmentId, script }: RunRequest) => {
   const outcome = await runInside(runner, environmentId, script).catch(({ message }) => message)
   process.send!({ number, outcome })
 })
-process.once('disconnect', () => process.exit())
 await runner.start()

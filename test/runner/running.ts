@@ -6,7 +6,7 @@ import { text } from 'node:stream/consumers'
 import type { Test } from 'tap'
 import { createLogger } from '../../src/logger.ts'
 import { Bubblewrap } from '../../src/runner/bubblewrap.ts'
-import type { RunnerInterface } from '../../src/runner/interface.ts'
+import type { GitSource, RunnerInterface } from '../../src/runner/interface.ts'
 import { Runner, type RunnerOptions } from '../../src/runner/runner.ts'
 import type { Sandbox } from '../../src/runner/sandbox.ts'
 
@@ -38,6 +38,17 @@ export async function startRunner(t: Test, server: RunnerInterface, options: Sta
   t.teardown(() => runner.close())
   await runner.start()
   return { runner, sandbox, folders, dataDir, secretsDir, log }
+}
+
+/** A repository, cloned as it is by itself. */
+export function sourceOf(remoteUri: string): GitSource {
+  return {
+    remoteUri,
+    upstreamRemoteUri: '',
+    targetMode: 'CLONE_TARGET_MODE_REMOTE_HEAD',
+    cloneTarget: '',
+    checkoutLocation: ''
+  }
 }
 
 export interface Outcome {
