@@ -149,7 +149,7 @@ t.test('no rights, and no way to get some', async (t) => {
     t.not((await sh(sandbox, folders, line)).code, 0, line)
   }
   const child = await sandbox.start(folders, { ...plain, command: ['sleep', '1000'] })
-  const mine = processesOf(/^sleep\0001000\0/)
+  const mine = processesOf(/^sleep\x00001000\x00/)
   t.equal(mine.length, 1)
   const status = readFileSync(`/proc/${mine[0]}/status`, 'utf8')
   t.match(status, new RegExp(`Uid:\\s${sandbox.user.uid}\\s`))
@@ -178,10 +178,10 @@ t.test('processes of the machine and of other environments cannot be seen, signa
   const { stdout } = await sh(
     sandbox,
     folders,
-    'for p in /proc/[0-9]*; do cat $p/cmdline; done | tr "\\0" " "'
+    'for p in /proc/[0-9]*; do cat $p/cmdline; done | tr "\\x00" " "'
   )
   t.notMatch(stdout, /sleep 1000|node/)
-  const pid = processesOf(/^sleep\0001000\0/)[0]!
+  const pid = processesOf(/^sleep\x00001000\x00/)[0]!
   for (const line of [`kill -0 ${pid}`, `kill -0 ${process.pid}`, `cat /proc/${pid}/environ`]) {
     t.not((await sh(sandbox, folders, line)).code, 0, line)
   }
@@ -240,9 +240,9 @@ t.test('variables are in no process list', async (t) => {
   const chunks: Buffer[] = []
   for await (const chunk of child.stdout as AsyncIterable<Buffer>) chunks.push(chunk)
   const output = Buffer.concat(chunks).toString('latin1')
-  t.match(output, 'SECRET=marker-in-variable\0')
-  t.match(output, 'BYTES=\xff\xfe=\n\x80\0')
-  t.match(output, 'EMPTY=\0')
+  t.match(output, 'SECRET=marker-in-variable\x00')
+  t.match(output, 'BYTES=\xff\xfe=\n\x80\x00')
+  t.match(output, 'EMPTY=\x00')
 })
 
 t.test('no variable of the runner is passed on, not even to bubblewrap', async (t) => {
@@ -252,7 +252,7 @@ t.test('no variable of the runner is passed on, not even to bubblewrap', async (
   })
   const child = await sandbox.start(folders, { ...plain, command: ['sh', '-c', 'echo ready; read go; env'] })
   await once(child.stdout, 'readable')
-  for (const pid of processesOf(/^(\/\S*\/)?bwrap\0/)) {
+  for (const pid of processesOf(/^(\/\S*\/)?bwrap\x00/)) {
     t.notMatch(readFileSync(`/proc/${pid}/environ`, 'latin1'), /marker-of-the-runner/)
   }
   child.stdin.end('\n')
@@ -269,7 +269,7 @@ t.test('no variable of the runner is passed on, not even to bubblewrap', async (
 })
 
 t.test('a value cannot become an option of bubblewrap', async (t) => {
-  const evil = 'x\0--bind\0/\0/mnt'
+  const evil = 'x\x00--bind\x00/\x00/mnt'
   for (const request of [
     { variables: { A: evil } },
     { variables: { A: Buffer.from(evil) } },
@@ -321,7 +321,7 @@ t.test('links', async (t) => {
     ['//a', /segments/],
     ['/a/', /segments/],
     ['/a\nb', /control/],
-    ['/a\0b', /control/],
+    ['/a\x00b', /control/],
     [`/${'a'.repeat(256)}`, /longer/],
     [`/${'a/'.repeat(2100)}a`, /longer/]
   ] as const) {
@@ -452,7 +452,7 @@ t.test('signals, at once and to the command alone', async (t) => {
 })
 
 t.test('at the end of a command, and when it is killed, nothing is left', async (t) => {
-  const left = () => processesOf(/^sleep\000(3001|3002|3003)\0/)
+  const left = () => processesOf(/^sleep\x0000(3001|3002|3003)\x00/)
   const line = 'setsid sleep 3001 & setsid nohup sleep 3002 >/dev/null 2>&1 & echo ready'
   t.match(await sh(sandbox, folders, line), { code: 0, stdout: 'ready\n' })
   t.same(left(), [])
@@ -470,10 +470,10 @@ t.test('when the runner is killed, nothing is left', async (t) => {
   const command = ['sh', '-c', 'echo ready; exec sleep 4001']
   const runner = spawn(process.execPath, [...childRunner, ...command])
   await once(runner.stdout, 'data')
-  t.equal(processesOf(/^sleep\0004001\0/).length, 1)
+  t.equal(processesOf(/^sleep\x00004001\x00/).length, 1)
   runner.kill('SIGKILL')
   await once(runner, 'exit')
-  while (processesOf(/^sleep\0004001\0/).length > 0) await new Promise((resolve) => setTimeout(resolve, 10))
+  while (processesOf(/^sleep\x00004001\x00/).length > 0) await new Promise((resolve) => setTimeout(resolve, 10))
   t.pass('it goes with it')
 })
 
@@ -516,7 +516,7 @@ t.test('without isolation: the runner itself, in folders, with the same manners'
   t.match(await sh(unisolated, own, 'sleep 3001 & sleep 3002 >/dev/null 2>&1 & echo ready'), {
     stdout: 'ready\n'
   })
-  t.same(processesOf(/^sleep\000(3001|3002)\0/), [])
+  t.same(processesOf(/^sleep\x0000(3001|3002)\x00/), [])
   const child = await unisolated.start(own, {
     ...plain,
     command: ['sh', '-c', 'sleep 3003 & echo ready; wait']
@@ -524,7 +524,7 @@ t.test('without isolation: the runner itself, in folders, with the same manners'
   await once(child.stdout, 'readable')
   child.kill()
   t.same(await child.exit, { code: null, signal: 'SIGKILL' })
-  t.same(processesOf(/^sleep\0003003\0/), [])
+  t.same(processesOf(/^sleep\x00003003\x00/), [])
   const latin1 = { ...plain, command: ['true'], variables: { A: Buffer.from([0xff]) } }
   await t.rejects(unisolated.start(own, latin1), { message: /variable A/ })
   const linked = { ...plain, command: ['true'], links: new Map([['/a', '/b']]) }
