@@ -3,6 +3,7 @@ import t from 'tap'
 import { ACCESS, FULL_SCOPES } from '../src/auth/access.ts'
 import { SCOPES } from '../src/auth/scopes.ts'
 import { hashToken, lastEight, makeToken } from '../src/auth/token.ts'
+import { pathOf } from '../src/routes/rpc/method.ts'
 import { type OnaDependencies, onaServices } from '../src/routes/rpc/ona.ts'
 import type { Account } from '../src/store/accounts.ts'
 import { insertToken } from '../src/store/tokens.ts'
@@ -19,13 +20,16 @@ t.setTimeout(600_000)
 /**
  * `+` done · `0` to `9` done, and so many of the things that the test knows are shown · `f` done, and each item failed
  * `-` not_found · `d` permission_denied · `r` the same, since the token only reads · `u` unauthenticated
- * `p` failed_precondition: the last owner stays
+ * `p` failed_precondition: the last owner stays · `v` invalid_argument: a class of another organization
+ * `l` aborted: the lease is none of the runner's
  */
 const CODES: Readonly<Record<string, string>> = {
   not_found: '-',
   permission_denied: 'd',
   unauthenticated: 'u',
-  failed_precondition: 'p'
+  failed_precondition: 'p',
+  invalid_argument: 'v',
+  aborted: 'l'
 }
 
 /** Who asks, with a token that may all that they may. The project that has roles is `roled`. */
@@ -229,7 +233,46 @@ GroupService                              OMAEUsSXNTekiaw 0rackRnuUoOpPZ
   DeleteMembership    globex              -dddddd+ddddduu dd-ddrdddddd--
 
 EnvironmentService                        OMAEUsSXNTekiaw 0rackRnuUoOpPZ
+  CreateEnvironmentFromProject roled      +-+++-+-ddddduu ddd+drddddddd-
+  CreateEnvironmentFromProject everyones  +++++++-ddddduu ddd+drddddddd-
+  CreateEnvironmentFromProject bare       +-------ddddduu ddd+drddddddd-
+  CreateEnvironmentFromProject globex-project -------+ddddduu ddd-drddddddd-
+  CreateEnvironment   acme                +++++++vddddduu ddd+drdddddddv
+  GetEnvironment      acme                +---------+dduu ddd+d+ddddddd-
+  GetEnvironment      globex              -------+---dduu ddd-d-ddddddd-
+  ListEnvironments    -                   ++++++++ddddduu ddd+d+ddddddd+
+  StartEnvironment    acme                +---------ddduu ddd+drddddddd-
+  StartEnvironment    globex              -------+--ddduu ddd-drddddddd-
+  StopEnvironment     acme                +---------ddduu ddd+drddddddd-
+  StopEnvironment     globex              -------+--ddduu ddd-drddddddd-
+  UpdateEnvironment   acme                +---------ddduu ddd+drddddddd-
+  UpdateEnvironment   globex              -------+--ddduu ddd-drddddddd-
+  DeleteEnvironment   acme                +---------ddduu ddd+drddddddd-
+  DeleteEnvironment   globex              -------+--ddduu ddd-drddddddd-
+  MarkEnvironmentActive acme              +---------+dduu ddd+drddddddd-
+  MarkEnvironmentActive globex            -------+---dduu ddd-drddddddd-
+  CreateEnvironmentAccessToken acme       +---------ddduu ddd+drddddddd-
+  CreateEnvironmentAccessToken globex     -------+--ddduu ddd-drddddddd-
+  CreateEnvironmentLogsToken acme         +---------ddduu ddd+drddddddd-
+  CreateEnvironmentLogsToken globex       -------+--ddduu ddd-drddddddd-
+  ArchiveEnvironment  acme                +---------ddduu ddd+drddddddd-
+  ArchiveEnvironment  globex              -------+--ddduu ddd-drddddddd-
+  UnarchiveEnvironment acme               +---------ddduu ddd+drddddddd-
+  UnarchiveEnvironment globex             -------+--ddduu ddd-drddddddd-
   ListEnvironmentClasses known            11111111ddddduu d11dd1ddddd110
+
+coffer.v1.ResolutionService               OMAEUsSXNTekiaw 0rackRnuUoOpPZ
+  ExplainSecrets      roled               +-+++-+-ddddduu ddd+d+ddddddd-
+  ExplainSecrets      globex-project      -------+ddddduu ddd-d-ddddddd-
+  ExplainSecrets      acme                +---------ddduu ddd+d+ddddddd-
+  ExplainSecrets      globex              -------+--ddduu ddd-d-ddddddd-
+
+coffer.v1.RunnerInterfaceService          OMAEUsSXNTekiaw 0rackRnuUoOpPZ
+  ClaimEnvironments   -                   ddddddddddd+duu dddddrdddddddd
+  RenewLeases         acme                ddddddddddd+duu dddddrdddddddd
+  ReportStatus        acme                dddddddddddlduu dddddrdddddddd
+  FindEnvironments    acme                ddddddddddd+duu dddddddddddddd
+  RenewToken          -                   ddddddddddd+duu dddddrdddddddd
 
 RunnerService                             OMAEUsSXNTekiaw 0rackRnuUoOpPZ
   CreateRunner        -                   +dddddd+ddddduu dd+ddrdddddd++
@@ -301,6 +344,8 @@ interface Organization {
   owner: { account: Account; token: string }
   runner: string
   environmentClass: string
+  /** of the servers themselves */
+  hostedClass: string
   environment: string
   group: string
   membership: string
@@ -370,12 +415,16 @@ async function makeOrganization(
     .returning('uid')
     .executeTakeFirstOrThrow()
   await record(server.db, account.uid, 'runner.update', runnerId)
+  const { environmentClasses } = await must(server, 'EnvironmentService/ListEnvironmentClasses', token, {
+    filter: { canCreateEnvironments: true }
+  })
   const { entries } = await must(server, 'EventService/ListAuditLogs', token, {})
   return {
     account,
     owner,
     runner: runnerId,
     environmentClass,
+    hostedClass: environmentClasses[0].id,
     environment,
     group: groupId,
     membership: membership.member.id,
@@ -574,7 +623,7 @@ async function fillWorld(world: World, editorUid: string): Promise<void> {
   }
   const owners = ['olga', 'ursula', 'sam', 'acme', 'globex', 'bot', 'globex-bot', ...Object.keys(projects)]
   for (const target of owners) secrets[target] = await makeSecret(world, target)
-  secrets.received = await makeSecret(world, 'roled')
+  secrets.received = await makeSecret(world, 'acme')
   await giveSecret(world, secrets.received)
   selves.set('who s', acme.bot.uid).set('who S', editorUid).set('who e', acme.environment)
   const { runner_uid } = await server.db
@@ -697,6 +746,17 @@ const subjectIn = (world: World, target: string) => {
   return { groupId: group, subject: { id: owner.account.uid, principal: 'PRINCIPAL_USER' } }
 }
 
+const environmentId = (world: World, target: string) => ({
+  environmentId: organizationOf(world, target).environment
+})
+const freshEnvironment = async (world: World, target: string) => {
+  const { owner, hostedClass } = organizationOf(world, target)
+  const message = { spec: { machine: { class: hostedClass } } }
+  const made = await must(world.server, 'EnvironmentService/CreateEnvironment', owner.token, message)
+  return { environmentId: made.environment.id as string }
+}
+const HOLDER = '0b6f3c1e-58a7-4d0c-9f6a-2f1f0d5d7c11'
+
 /** The message that each method is sent for a target. What changes things gets another thing each time. */
 const MESSAGES: Record<string, Build> = {
   'SecretService/CreateSecret': (world, target, self) => ({
@@ -813,6 +873,47 @@ const MESSAGES: Record<string, Build> = {
     const { member } = await must(world.server, 'GroupService/CreateMembership', token, message)
     return { membershipId: member.id }
   },
+  'EnvironmentService/CreateEnvironmentFromProject': async (world, target) => {
+    const { owner, hostedClass } = organizationOf(world, target)
+    const message = projectId(world, target)
+    const projectEnvironmentClasses = [{ environmentClassId: hostedClass }]
+    const classes = { ...message, projectEnvironmentClasses }
+    await must(world.server, 'ProjectService/UpdateProjectEnvironmentClasses', owner.token, classes)
+    return message
+  },
+  'EnvironmentService/CreateEnvironment': ({ acme }) => ({ spec: { machine: { class: acme.hostedClass } } }),
+  'EnvironmentService/GetEnvironment': environmentId,
+  'EnvironmentService/ListEnvironments': () => ({ pagination }),
+  'EnvironmentService/StartEnvironment': freshEnvironment,
+  'EnvironmentService/StopEnvironment': freshEnvironment,
+  'EnvironmentService/UpdateEnvironment': async (world, target) => ({
+    ...(await freshEnvironment(world, target)),
+    metadata: { name: 'another' }
+  }),
+  'EnvironmentService/DeleteEnvironment': freshEnvironment,
+  'EnvironmentService/MarkEnvironmentActive': (world, target) => ({
+    ...environmentId(world, target),
+    activitySignal: { source: 'an editor' }
+  }),
+  'EnvironmentService/CreateEnvironmentAccessToken': freshEnvironment,
+  'EnvironmentService/CreateEnvironmentLogsToken': freshEnvironment,
+  'EnvironmentService/ArchiveEnvironment': freshEnvironment,
+  'EnvironmentService/UnarchiveEnvironment': freshEnvironment,
+  'coffer.v1.ResolutionService/ExplainSecrets': (world, target) =>
+    target in world.projects ? projectId(world, target) : environmentId(world, target),
+  'coffer.v1.RunnerInterfaceService/ClaimEnvironments': () => ({ holder: HOLDER }),
+  'coffer.v1.RunnerInterfaceService/RenewLeases': (world, target) => ({
+    holder: HOLDER,
+    leases: [{ ...environmentId(world, target), epoch: 0 }]
+  }),
+  'coffer.v1.RunnerInterfaceService/ReportStatus': (world, target) => ({
+    lease: { ...environmentId(world, target), epoch: 0 },
+    report: { phase: 'ENVIRONMENT_PHASE_RUNNING', specVersion: '1' }
+  }),
+  'coffer.v1.RunnerInterfaceService/FindEnvironments': (world, target) => ({
+    environmentIds: [organizationOf(world, target).environment]
+  }),
+  'coffer.v1.RunnerInterfaceService/RenewToken': () => ({}),
   'EnvironmentService/ListEnvironmentClasses': ({ acme, globex }) => ({
     filter: { runnerIds: [acme.runner, globex.runner] }
   }),
@@ -862,7 +963,7 @@ async function ask(
   token: string | undefined,
   message: object
 ): Promise<Answer> {
-  const path = `/api/gitpod.v1.${method}`
+  const path = `/api/${method.startsWith('coffer.') ? method : `gitpod.v1.${method}`}`
   const headers = { ...(token && { authorization: `Bearer ${token}` }) }
   if (method === 'EventService/WatchEvents') {
     const abort = new AbortController()
@@ -984,6 +1085,8 @@ async function restore(world: World, { method, target }: Row, column: string, bo
   }
 }
 
+const ENVIRONMENTS = /^(EnvironmentService|coffer\.v1\.ResolutionService)\//
+
 const DONE = /[+0-9]/
 
 /** Asks for all cells of a row: first what changes nothing, which is looked at, then each change on a thing of its own. */
@@ -998,7 +1101,11 @@ async function walk(world: World, row: Row, reads: boolean, digest: () => Promis
     actual.set(column, letterOf(world, target, answer))
     const sent = JSON.stringify(message)
     const text = JSON.stringify(answer.body)
-    const hidden = hiddenFrom(world, column).filter((id) => !sent.includes(id) && id !== selves.get(column))
+    // What an organization gives to all environments is told to those who make one.
+    const given = answer.status === 200 && ENVIRONMENTS.test(method) ? world.secrets.acme : undefined
+    const hidden = hiddenFrom(world, column).filter(
+      (id) => !sent.includes(id) && id !== selves.get(column) && id !== given
+    )
     if (hidden.some((id) => text.includes(id))) told.push(column)
     return answer
   }
@@ -1031,8 +1138,11 @@ const lettersOf = (cells: Map<string, string>) => {
 const ROWS = readTable(TABLE)
 const SERVICES = onaServices({} as OnaDependencies)
 const METHODS = new Map<string, (typeof SERVICES)[number]['methods'][number]>(
-  SERVICES.flatMap(({ name, methods }) =>
-    methods.map((method) => [`${name}/${method.name}`, method] as const)
+  SERVICES.flatMap((service) =>
+    service.methods.map(
+      (method) =>
+        [pathOf(service, method).replace('/gitpod.v1.', '').replace('/coffer', 'coffer'), method] as const
+    )
   )
 )
 

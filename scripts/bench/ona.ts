@@ -60,7 +60,7 @@ export async function enterOna(db: Kysely<Database>): Promise<OnaWorld> {
   const projects = await db
     .selectFrom('projects as p')
     .innerJoin('accounts as o', 'o.id', 'p.organization_id')
-    .select(['p.id', 'p.uid', 'p.name', 'p.organization_id', 'o.uid as organization_uid'])
+    .select(['p.id', 'p.uid', 'p.name', 'p.organization_id', 'p.creator_uid', 'o.uid as organization_uid'])
     .execute()
   const many = projects.find(({ name }) => name === MANY)!
   const received = await db
@@ -74,8 +74,8 @@ export async function enterOna(db: Kysely<Database>): Promise<OnaWorld> {
     .values({
       organization_id: many.organization_id,
       project_id: many.id,
-      creator_kind: 'system',
-      creator_uid: many.organization_uid
+      creator_kind: 'user',
+      creator_uid: many.creator_uid!
     })
     .returning(['id', 'uid'])
     .executeTakeFirstOrThrow()

@@ -87,7 +87,7 @@ t.test('an environment reads what it receives, and nothing else', async (t) => {
   const made = async (name: string) =>
     (await client.secrets.create({ name, value: `of ${name}`, environmentVariable: true, scope })).secret!.id!
   const [given, kept] = [await made('GIVEN'), await made('KEPT')]
-  const environment = await makeEnvironment(server, server.owner.account)
+  const environment = await makeEnvironment(server, server.owner.account, { projectUid: projectId })
   await server.db
     .insertInto('environment_secrets')
     .columns(['environment_id', 'secret_id'])

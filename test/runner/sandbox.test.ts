@@ -473,7 +473,8 @@ t.test('when the runner is killed, nothing is left', async (t) => {
   t.equal(processesOf(/^sleep\x00004001\x00/).length, 1)
   runner.kill('SIGKILL')
   await once(runner, 'exit')
-  while (processesOf(/^sleep\x00004001\x00/).length > 0) await new Promise((resolve) => setTimeout(resolve, 10))
+  while (processesOf(/^sleep\x00004001\x00/).length > 0)
+    await new Promise((resolve) => setTimeout(resolve, 10))
   t.pass('it goes with it')
 })
 

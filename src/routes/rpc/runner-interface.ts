@@ -173,6 +173,7 @@ export function runnerInterfaceService({ db, wakes, closing }: OnaDependencies):
         name: 'FindEnvironments',
         summary: 'Tell which of these environments are there',
         access: 'runner',
+        reads: true,
         request: Message('coffer.v1.FindEnvironmentsRequest', {
           environmentIds: List(Uuid({ required: true }), { max: MAX_ENVIRONMENTS })
         }),

@@ -46,7 +46,7 @@ async function furnish(server: OnaServer) {
     scope: { projectId }
   })
   const secretId: string = body.secret.id
-  const environment = await makeEnvironment(server, owner.account)
+  const environment = await makeEnvironment(server, server.owner.account, { projectUid: projectId })
   const { id } = await db
     .selectFrom('secrets')
     .select('id')

@@ -333,7 +333,7 @@ t.test('environments: one’s own, the one that asks, and any for owners', async
   }
   const outside = await watch(t, url, await server.createToken(outsider, { scopes: SCOPES }))
   const account = await makeServiceAccount(server, 'ci')
-  const automated = await makeEnvironment(server, account, 'service-account')
+  const automated = await makeEnvironment(server, account, { creatorKind: 'service-account' })
   const ofAccount = await watch(t, url, account.token, { message: { environmentId: automated.uid } })
   t.equal((await server.call('EventService/WatchEvents', sibling.token, message)).status, 404)
 

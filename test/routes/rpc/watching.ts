@@ -129,11 +129,21 @@ export async function makeServiceAccount({ db, acme, owner }: OnaServer, name: s
 export async function makeEnvironment(
   { db, acme }: OnaServer,
   creator: { uid: string },
-  creatorKind = 'user'
+  { creatorKind = 'user', projectUid }: { creatorKind?: string; projectUid?: string } = {}
 ): Promise<Machine> {
+  const project = await db
+    .selectFrom('projects')
+    .select('id')
+    .where('uid', '=', projectUid ?? null)
+    .executeTakeFirst()
   const { id, uid } = await db
     .insertInto('environments')
-    .values({ organization_id: acme.id, creator_kind: creatorKind, creator_uid: creator.uid })
+    .values({
+      organization_id: acme.id,
+      project_id: project?.id ?? null,
+      creator_kind: creatorKind,
+      creator_uid: creator.uid
+    })
     .returning(['id', 'uid'])
     .executeTakeFirstOrThrow()
   return { id, uid, token: await tokenOf(db, acme.id, 'environment', { environmentId: id }, []) }
