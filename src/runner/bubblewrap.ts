@@ -11,10 +11,10 @@ import { withFixedVariables } from './fixed-variables.ts'
 import { inheritedDescriptors } from './inherited-descriptors.ts'
 import { launchCommand, type Shell } from './launch.ts'
 import { isBelow, type MachineView, viewMachine } from './machine-view.ts'
+import { type OutputStreams, openOutputStreams } from './output-streams.ts'
 import { Pipes } from './pipes.ts'
 import { findProgram, SEARCH_PATH } from './programs.ts'
 import { type EnvironmentFolders, INSIDE, type ProcessRequest, type Sandbox } from './sandbox.ts'
-import { openStandardStreams, type StandardStreams } from './standard-streams.ts'
 
 const NOBODY = { uid: 65534, gid: 65534 }
 /** Inside: not the id that the machine's files seem to have there, which is nobody's. */
@@ -179,8 +179,8 @@ export class Bubblewrap implements Sandbox {
 
   async #spawn(args: readonly (string | Buffer)[], command: readonly string[]) {
     const { bwrap, namespaces, shell, user, view, withoutCoreDumps } = this.#parts
-    const encoded = encodeArguments([...namespaces, ...view.arguments, ...OWN_MOUNTS, ...args])
-    const streams = await openStandardStreams(this.#pipes)
+    const encoded = encodeArguments([...namespaces, ...OWN_MOUNTS, ...view.arguments, ...args])
+    const streams = await openOutputStreams(this.#pipes)
     const [program, ...rest] = [...withoutCoreDumps, bwrap, '--args', `${FD.arguments}`]
     const child = spawn(program!, [...rest, '--json-status-fd', `${FD.status}`, '--', ...command], {
       stdio: stdio(streams, this.#parts.shadowed),
@@ -219,8 +219,8 @@ function shadowInherited(): ReadonlyMap<number, number> {
   return new Map(inherited.map((fd) => [fd, nothing]))
 }
 
-function stdio({ childEnds }: StandardStreams, shadowed: ReadonlyMap<number, number>): StdioOptions {
-  const ours = [...childEnds, ...Object.values(FD).map(() => 'pipe' as const)]
+function stdio({ childEnds }: OutputStreams, shadowed: ReadonlyMap<number, number>): StdioOptions {
+  const ours = ['pipe' as const, ...childEnds, ...Object.values(FD).map(() => 'pipe' as const)]
   const length = Math.max(ours.length, ...[...shadowed.keys()].map((fd) => fd + 1))
   return Array.from({ length }, (_, fd) => ours[fd] ?? shadowed.get(fd) ?? 'ignore')
 }

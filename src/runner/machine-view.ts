@@ -49,12 +49,17 @@ export interface MachineView {
  *
  * @param more absolute paths that are shown, too, as the folder of the node binary
  * @param hidden absolute paths that stay unseen, even below one that is shown: the runner's data folder
- * @throws RefusedToStart when what shall be shown lies in what shall be hidden
+ * @throws RefusedToStart when one would cover what an environment has itself, or lies in what shall be hidden
  */
 export async function viewMachine(more: readonly string[], hidden: readonly string[]): Promise<MachineView> {
   const shown: string[] = []
   const args: string[] = []
+  for (const place of more) {
+    const reason = refuse(place, [])
+    if (reason) throw new RefusedToStart(`${place} cannot be shown to environments. ${reason}`)
+  }
   for (const place of [...PROGRAMS, ...SETTINGS, ...more]) {
+    if (shown.some((other) => isBelow(place, other))) continue
     const stats = await lstat(place).catch(() => undefined)
     if (!stats) continue
     shown.push(place)

@@ -1,21 +1,20 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import os from 'node:os'
+import type { Writable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { RefusedToStart } from '../errors.ts'
 import { commandWithoutCoreDumps } from './core-dumps.ts'
 import { type ExitStatus, exitOf, relayedStatus } from './exit-status.ts'
 import { withFixedVariables } from './fixed-variables.ts'
 import { launchCommand, type Shell } from './launch.ts'
+import { type OutputStreams, openOutputStreams } from './output-streams.ts'
 import { Pipes } from './pipes.ts'
-import { childrenOf, sendSignal } from './process-table.ts'
+import { childrenOf, hasLiving, sendSignal } from './process-table.ts'
 import { findProgram, SEARCH_PATH } from './programs.ts'
 import type { EnvironmentFolders, ProcessRequest, Sandbox, SandboxedProcess } from './sandbox.ts'
-import { openStandardStreams, type StandardStreams } from './standard-streams.ts'
 
 const LOOK_AGAIN_MS = 5
-/** A process that nobody asks how it ended stays in its group; on a machine in order that is but a moment. */
-const PATIENCE_MS = 2000
 
 const REFUSED =
   'Without isolation, a file can only be delivered to the folder of secrets, not linked at an absolute path.'
@@ -54,10 +53,10 @@ export class Unisolated implements Sandbox {
     if (request.links.size > 0) throw new RefusedToStart(REFUSED)
     const command = launchCommand(request, this.#shell)
     const env = this.#variables(folders, request)
-    const streams = await openStandardStreams(this.#pipes)
+    const streams = await openOutputStreams(this.#pipes)
     const [program, ...rest] = [...this.#withoutCoreDumps, ...command]
     const child = spawn(program!, rest, {
-      stdio: [...streams.childEnds],
+      stdio: ['pipe', ...streams.childEnds],
       env,
       cwd: request.workingDirectory ?? folders.workspace,
       // In a group of its own, by which all of it can be ended.
@@ -89,7 +88,7 @@ export class Unisolated implements Sandbox {
 }
 
 class UnisolatedProcess implements SandboxedProcess {
-  readonly stdin
+  readonly stdin: Writable
   readonly stdout
   readonly stderr
   readonly exit: Promise<ExitStatus>
@@ -99,11 +98,14 @@ class UnisolatedProcess implements SandboxedProcess {
 
   constructor(
     child: ChildProcess,
-    streams: StandardStreams,
+    streams: OutputStreams,
     exited: Promise<ExitStatus>,
     hasTerminal: boolean
   ) {
-    ;({ stdin: this.stdin, stdout: this.stdout, stderr: this.stderr } = streams)
+    this.stdin = child.stdin!
+    // A command may end, or close its stdin, before it has read all.
+    this.stdin.on('error', () => {})
+    ;({ stdout: this.stdout, stderr: this.stderr } = streams)
     this.#child = child
     this.#hasTerminal = hasTerminal
     this.exit = exited.then((status) => this.#endGroup(status))
@@ -121,8 +123,8 @@ class UnisolatedProcess implements SandboxedProcess {
 
   /** What the command has left behind ends with it, as far as it stayed in its group. */
   async #endGroup(status: ExitStatus): Promise<ExitStatus> {
-    const until = performance.now() + PATIENCE_MS
-    while (sendSignal(-this.#child.pid!, 'SIGKILL') && performance.now() < until) await sleep(LOOK_AGAIN_MS)
+    const group = this.#child.pid!
+    while (sendSignal(-group, 'SIGKILL') && hasLiving(group)) await sleep(LOOK_AGAIN_MS)
     this.#ended = true
     return this.#hasTerminal ? relayedStatus(status) : status
   }
