@@ -1,5 +1,6 @@
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process'
 import { existsSync, openSync } from 'node:fs'
+import path from 'node:path'
 import type { Readable, Writable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { RefusedToStart } from '../errors.ts'
@@ -126,12 +127,12 @@ export class Bubblewrap implements Sandbox {
     return INSIDE
   }
 
-  refuseLink(path: string): string | undefined {
-    return this.#parts.view.refuse(path)
+  refuseLink(place: string): string | undefined {
+    return this.#parts.view.refuse(place)
   }
 
-  keepsLink(path: string): boolean {
-    return [INSIDE.workspace, INSIDE.home].some((folder) => isBelow(path, folder))
+  keepsLink(place: string): boolean {
+    return [INSIDE.workspace, INSIDE.home].some((folder) => isBelow(place, folder))
   }
 
   /**
@@ -148,7 +149,7 @@ export class Bubblewrap implements Sandbox {
       ...['--bind', folders.home, INSIDE.home],
       ...['--ro-bind', folders.secrets, INSIDE.secrets],
       ...this.#links(request.links),
-      ...['--chdir', request.workingDirectory ?? INSIDE.workspace],
+      ...['--chdir', path.posix.resolve(INSIDE.workspace, request.workingDirectory ?? '.')],
       '--clearenv',
       ...variables(request, shell.shell)
     ]
@@ -162,11 +163,11 @@ export class Bubblewrap implements Sandbox {
 
   /** On the file systems that go with the process: there is nothing of the environment's on the way to them. */
   #links(links: ReadonlyMap<string, string>): string[] {
-    return [...links].flatMap(([path, target]) => {
-      if (this.keepsLink(path) || this.refuseLink(path)) {
+    return [...links].flatMap(([place, target]) => {
+      if (this.keepsLink(place) || this.refuseLink(place)) {
         throw new RefusedToStart('A link was asked for where none is made at the start of a process.')
       }
-      return ['--symlink', target, path]
+      return ['--symlink', target, place]
     })
   }
 

@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import os from 'node:os'
+import path from 'node:path'
 import type { Writable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { RefusedToStart } from '../errors.ts'
@@ -52,13 +53,14 @@ export class Unisolated implements Sandbox {
   async start(folders: EnvironmentFolders, request: ProcessRequest): Promise<SandboxedProcess> {
     if (request.links.size > 0) throw new RefusedToStart(REFUSED)
     const command = launchCommand(request, this.#shell)
-    const env = this.#variables(folders, request)
+    const workingDirectory = path.resolve(folders.workspace, request.workingDirectory ?? '.')
+    const env = this.#variables(folders.home, workingDirectory, request)
     const streams = await openOutputStreams(this.#pipes)
     const [program, ...rest] = [...this.#withoutCoreDumps, ...command]
     const child = spawn(program!, rest, {
       stdio: ['pipe', ...streams.childEnds],
       env,
-      cwd: request.workingDirectory ?? folders.workspace,
+      cwd: workingDirectory,
       // In a group of its own, by which all of it can be ended.
       detached: true
     })
@@ -69,14 +71,14 @@ export class Unisolated implements Sandbox {
   }
 
   /** @throws RefusedToStart when a value is no UTF-8: node passes on nothing else */
-  #variables(folders: EnvironmentFolders, request: ProcessRequest): Record<string, string> {
+  #variables(home: string, workingDirectory: string, request: ProcessRequest): Record<string, string> {
     const fixed = {
-      home: folders.home,
-      user: os.userInfo().username,
+      home,
+      user: userName(),
       shell: this.#shell.shell,
       path: SEARCH_PATH
     }
-    const all = { PWD: request.workingDirectory ?? folders.workspace, ...withFixedVariables(request, fixed) }
+    const all = { PWD: workingDirectory, ...withFixedVariables(request, fixed) }
     return Object.fromEntries(
       Object.entries(all).map(([name, value]) => {
         const text = value.toString()
@@ -84,6 +86,15 @@ export class Unisolated implements Sandbox {
         throw new RefusedToStart(`Without isolation, the variable ${name} has to be text in UTF-8.`)
       })
     )
+  }
+}
+
+/** A user that the system has no entry of, as in a container, has its number for a name. */
+function userName(): string {
+  try {
+    return os.userInfo().username
+  } catch {
+    return String(process.getuid!())
   }
 }
 

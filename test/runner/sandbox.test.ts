@@ -410,6 +410,12 @@ t.test('a data folder below something that is shown is covered', async (t) => {
     stdout: 'tools',
     code: 1
   })
+  await symlink(shown, `${shown}-link`)
+  t.teardown(() => unlink(`${shown}-link`))
+  const linked = await Bubblewrap.open({ ...options, readOnlyPaths: [`${shown}-link`] })
+  t.match(await sh(linked, folders, `cat ${shown}-link/tools/file; ls -A ${shown}-link/data`), {
+    stdout: 'tools'
+  })
   for (const wrong of [
     { readOnlyPaths: [path.join(shown, 'data')], hiddenPaths: [shown] },
     ...['/', '/home', '/proc', '/run', '/tmp', 'relative', '/a/../b'].map((place) => ({
