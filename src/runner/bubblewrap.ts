@@ -12,7 +12,7 @@ import { withFixedVariables } from './fixed-variables.ts'
 import { inheritedDescriptors } from './inherited-descriptors.ts'
 import { launchCommand, type Shell } from './launch.ts'
 import { isBelow, type MachineView, viewMachine } from './machine-view.ts'
-import { type OutputStreams, openOutputStreams } from './output-streams.ts'
+import { openOutputStreams } from './output-streams.ts'
 import { Pipes } from './pipes.ts'
 import { findProgram, SEARCH_PATH } from './programs.ts'
 import { type EnvironmentFolders, INSIDE, type ProcessRequest, type Sandbox } from './sandbox.ts'
@@ -183,16 +183,17 @@ export class Bubblewrap implements Sandbox {
     const encoded = encodeArguments([...namespaces, ...OWN_MOUNTS, ...view.arguments, ...args])
     const streams = await openOutputStreams(this.#pipes)
     const [program, ...rest] = [...withoutCoreDumps, bwrap, '--args', `${FD.arguments}`]
-    const child = spawn(program!, [...rest, '--json-status-fd', `${FD.status}`, '--', ...command], {
-      stdio: stdio(streams, this.#parts.shadowed),
-      // Nothing of ours: on the machine, others of the same user could read it.
-      env: { PATH: SEARCH_PATH },
-      cwd: '/',
-      // Ctrl-C in the runner's terminal is the runner's.
-      detached: true,
-      ...(process.getuid!() === 0 && user)
-    })
-    streams.closeChildEnds()
+    const child = streams.giveTo((outputs) =>
+      spawn(program!, [...rest, '--json-status-fd', `${FD.status}`, '--', ...command], {
+        stdio: stdio(outputs, this.#parts.shadowed),
+        // Nothing of ours: on the machine, others of the same user could read it.
+        env: { PATH: SEARCH_PATH },
+        cwd: '/',
+        // Ctrl-C in the runner's terminal is the runner's.
+        detached: true,
+        ...(process.getuid!() === 0 && user)
+      })
+    )
     const exited = exitOf(child)
     send(child, FD.arguments, encoded)
     send(child, FD.passwd, passwd(shell.shell))
@@ -205,8 +206,10 @@ export class Bubblewrap implements Sandbox {
 function chooseUser(wanted: BubblewrapOptions['user']): { uid: number; gid: number } {
   const own = { uid: process.getuid!(), gid: process.getgid!() }
   const user = wanted ?? (own.uid === 0 ? NOBODY : own)
-  if (user.uid === 0 || user.gid === 0)
+  // A runner that is not root may still be in root's group, as where a cluster chooses its id.
+  if (user.uid === 0 || (own.uid === 0 && user.gid === 0)) {
     throw new RefusedToStart('Environments cannot be root on the machine.')
+  }
   if (own.uid !== 0 && (user.uid !== own.uid || user.gid !== own.gid)) {
     throw new RefusedToStart('Only a runner that is root can start environments as another user.')
   }
@@ -220,8 +223,8 @@ function shadowInherited(): ReadonlyMap<number, number> {
   return new Map(inherited.map((fd) => [fd, nothing]))
 }
 
-function stdio({ childEnds }: OutputStreams, shadowed: ReadonlyMap<number, number>): StdioOptions {
-  const ours = ['pipe' as const, ...childEnds, ...Object.values(FD).map(() => 'pipe' as const)]
+function stdio(outputs: readonly number[], shadowed: ReadonlyMap<number, number>): StdioOptions {
+  const ours = ['pipe' as const, ...outputs, ...Object.values(FD).map(() => 'pipe' as const)]
   const length = Math.max(ours.length, ...[...shadowed.keys()].map((fd) => fd + 1))
   return Array.from({ length }, (_, fd) => ours[fd] ?? shadowed.get(fd) ?? 'ignore')
 }
@@ -241,7 +244,8 @@ function encodeArguments(args: readonly (string | Buffer)[]): Buffer {
   if (args.some((arg) => arg.includes('\0'))) {
     throw new RefusedToStart('A variable or a path has a NUL character.')
   }
-  return Buffer.concat(args.flatMap((arg) => [Buffer.from(arg), Buffer.alloc(1)]))
+  const end = Buffer.alloc(1)
+  return Buffer.concat(args.flatMap((arg) => [typeof arg === 'string' ? Buffer.from(arg) : arg, end]))
 }
 
 /** Bytes that are sent are wiped afterwards; bubblewrap may have ended before it has read them. */

@@ -6,10 +6,8 @@ import type { Pipes } from './pipes.ts'
 export interface OutputStreams {
   stdout: Readable
   stderr: Readable
-  /** for the child's stdio */
-  childEnds: readonly [stdout: number, stderr: number]
-  /** to be called when the child has them, or will never be */
-  closeChildEnds(): void
+  /** To be called once: starts the child with the other ends as its stdout and stderr, and closes them here. */
+  giveTo<T>(start: (outputs: readonly [stdout: number, stderr: number]) => T): T
 }
 
 /**
@@ -18,11 +16,22 @@ export interface OutputStreams {
  */
 export async function openOutputStreams(pipes: Pipes): Promise<OutputStreams> {
   const [output, errors] = [await pipes.take(), await pipes.take()]
-  const childEnds = [output.writeEnd, errors.writeEnd] as const
+  const outputs = [output.writeEnd, errors.writeEnd] as const
+  const stdout = new Socket({ fd: output.readEnd, readable: true, writable: false })
+  const stderr = new Socket({ fd: errors.readEnd, readable: true, writable: false })
   return {
-    stdout: new Socket({ fd: output.readEnd, readable: true, writable: false }),
-    stderr: new Socket({ fd: errors.readEnd, readable: true, writable: false }),
-    childEnds,
-    closeChildEnds: () => childEnds.forEach((end) => void closeSync(end))
+    stdout,
+    stderr,
+    giveTo(start) {
+      try {
+        return start(outputs)
+      } catch (error) {
+        stdout.destroy()
+        stderr.destroy()
+        throw error
+      } finally {
+        for (const end of outputs) closeSync(end)
+      }
+    }
   }
 }

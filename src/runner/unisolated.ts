@@ -57,14 +57,15 @@ export class Unisolated implements Sandbox {
     const env = this.#variables(folders.home, workingDirectory, request)
     const streams = await openOutputStreams(this.#pipes)
     const [program, ...rest] = [...this.#withoutCoreDumps, ...command]
-    const child = spawn(program!, rest, {
-      stdio: ['pipe', ...streams.childEnds],
-      env,
-      cwd: workingDirectory,
-      // In a group of its own, by which all of it can be ended.
-      detached: true
-    })
-    streams.closeChildEnds()
+    const child = streams.giveTo((outputs) =>
+      spawn(program!, rest, {
+        stdio: ['pipe', ...outputs],
+        env,
+        cwd: workingDirectory,
+        // In a group of its own, by which all of it can be ended.
+        detached: true
+      })
+    )
     const exited = exitOf(child)
     if (child.pid === undefined) await exited
     return new UnisolatedProcess(child, streams, exited, request.terminal !== undefined)

@@ -289,7 +289,8 @@ t.test('a value cannot become an option of bubblewrap', async (t) => {
     { links: new Map([['/a', evil]]) },
     { workingDirectory: `/${evil}` },
     { command: ['true', evil] },
-    { command: [] }
+    { command: [] },
+    { command: ['true', 'x'.repeat(131_072)] }
   ]) {
     await t.rejects(sandbox.start(folders, { ...plain, command: ['true'], ...request }), {
       name: 'RefusedToStart'
