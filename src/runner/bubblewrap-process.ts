@@ -77,17 +77,11 @@ export class BubblewrapProcess implements SandboxedProcess {
     return started !== undefined && this.#parts.hasTerminal ? childrenOf(started)[0] : started
   }
 
-  /** Bubblewrap ends with the command, and what that has left behind a moment later. */
+  /** Bubblewrap ends when the namespace is empty: its first process ends last. */
   async #waitForEnd(): Promise<ExitStatus> {
-    const { exited, first, started } = this.#parts
-    const startedAt = findProcess(first)?.startedAt
+    const { exited, started } = this.#parts
     const status = await exited
     this.#ended = true
-    for (;;) {
-      const left = findProcess(first)
-      if (left === undefined || left.startedAt !== startedAt || left.state === 'Z') break
-      await sleep(LOOK_AGAIN_MS)
-    }
     if (status.code === FAILED && !(await started)) return { code: NOT_RUN, signal: null }
     return relayedStatus(status)
   }

@@ -36,9 +36,17 @@ const NAMESPACES = [
   ...['--uid', `${INSIDE_USER.uid}`, '--gid', `${INSIDE_USER.gid}`],
   ...['--hostname', 'coffer'],
   '--die-with-parent',
+  '--as-pid-1',
   // Else a command could push characters into a terminal that the runner was started from (TIOCSTI).
   '--new-session'
 ]
+
+/**
+ * The first process of the PID namespace. Bubblewrap's own would outlive bubblewrap by a moment, to end as a child of
+ * the machine's first process, which in many containers never asks for it; this one bubblewrap waits for. What a shell
+ * has to say of a command that was killed is not the command's, and goes nowhere.
+ */
+const FIRST_PROCESS = ['/bin/sh', '-c', 'exec 3>&2 2>/dev/null; "$@" 2>&3 3>&-; exit', 'sh']
 
 /** New in bubblewrap 0.8. Without it, an environment reaches more of the kernel than it needs. */
 const NO_MORE_NAMESPACES = '--disable-userns'
@@ -143,7 +151,7 @@ export class Bubblewrap implements Sandbox {
    */
   async start(folders: EnvironmentFolders, request: ProcessRequest): Promise<BubblewrapProcess> {
     const { shell } = this.#parts
-    const command = launchCommand(request, shell)
+    const command = [...FIRST_PROCESS, ...launchCommand(request, shell)]
     const args = [
       ...['--bind', folders.workspace, INSIDE.workspace],
       ...['--bind', folders.home, INSIDE.home],
@@ -173,7 +181,7 @@ export class Bubblewrap implements Sandbox {
 
   /** Why nothing can be started here; undefined: it can. */
   async #try(): Promise<string | undefined> {
-    const { exited, streams } = await this.#spawn([], ['/usr/bin/env', 'true'])
+    const { exited, streams } = await this.#spawn([], [...FIRST_PROCESS, '/usr/bin/env', 'true'])
     const [{ code }, reason] = await Promise.all([exited, lastLine(streams.stderr)])
     return code === 0 ? undefined : reason
   }

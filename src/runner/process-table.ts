@@ -5,8 +5,6 @@ export interface ProcessState {
   state: string
   parent: number
   group: number
-  /** with the id, what tells it from a later one of the same id */
-  startedAt: string
 }
 
 /** What /proc knows of a process; undefined: there is none of that id. */
@@ -18,8 +16,7 @@ export function findProcess(pid: number): ProcessState | undefined {
     fields && {
       state: fields[0]!,
       parent: Number(fields[1]),
-      group: Number(fields[2]),
-      startedAt: fields[19]!
+      group: Number(fields[2])
     }
   )
 }
