@@ -1,5 +1,6 @@
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process'
 import { existsSync, openSync } from 'node:fs'
+import path from 'node:path'
 import type { Readable, Writable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { RefusedToStart } from '../errors.ts'
@@ -12,10 +13,10 @@ import { inheritedDescriptors } from './inherited-descriptors.ts'
 import { launchCommand, type Shell } from './launch.ts'
 import { markOf } from './leftovers.ts'
 import { isBelow, type MachineView, viewMachine } from './machine-view.ts'
+import { openOutputStreams } from './output-streams.ts'
 import { Pipes } from './pipes.ts'
 import { findProgram, SEARCH_PATH } from './programs.ts'
 import { type EnvironmentFolders, INSIDE, type ProcessRequest, type Sandbox } from './sandbox.ts'
-import { openStandardStreams, type StandardStreams } from './standard-streams.ts'
 
 const NOBODY = { uid: 65534, gid: 65534 }
 /** Inside: not the id that the machine's files seem to have there, which is nobody's. */
@@ -36,9 +37,17 @@ const NAMESPACES = [
   ...['--uid', `${INSIDE_USER.uid}`, '--gid', `${INSIDE_USER.gid}`],
   ...['--hostname', 'coffer'],
   '--die-with-parent',
+  '--as-pid-1',
   // Else a command could push characters into a terminal that the runner was started from (TIOCSTI).
   '--new-session'
 ]
+
+/**
+ * The first process of the PID namespace. Bubblewrap's own would outlive bubblewrap by a moment, to end as a child of
+ * the machine's first process, which in many containers never asks for it; this one bubblewrap waits for. What a shell
+ * has to say of a command that was killed is not the command's, and goes nowhere.
+ */
+const FIRST_PROCESS = ['/bin/sh', '-c', 'exec 3>&2 2>/dev/null; "$@" 2>&3 3>&-; exit', 'sh']
 
 /** New in bubblewrap 0.8. Without it, an environment reaches more of the kernel than it needs. */
 const NO_MORE_NAMESPACES = '--disable-userns'
@@ -127,12 +136,12 @@ export class Bubblewrap implements Sandbox {
     return INSIDE
   }
 
-  refuseLink(path: string): string | undefined {
-    return this.#parts.view.refuse(path)
+  refuseLink(place: string): string | undefined {
+    return this.#parts.view.refuse(place)
   }
 
-  keepsLink(path: string): boolean {
-    return [INSIDE.workspace, INSIDE.home].some((folder) => isBelow(path, folder))
+  keepsLink(place: string): boolean {
+    return [INSIDE.workspace, INSIDE.home].some((folder) => isBelow(place, folder))
   }
 
   /**
@@ -143,13 +152,13 @@ export class Bubblewrap implements Sandbox {
    */
   async start(folders: EnvironmentFolders, request: ProcessRequest): Promise<BubblewrapProcess> {
     const { shell } = this.#parts
-    const command = launchCommand(request, shell)
+    const command = [...FIRST_PROCESS, ...launchCommand(request, shell)]
     const args = [
       ...['--bind', folders.workspace, INSIDE.workspace],
       ...['--bind', folders.home, INSIDE.home],
       ...['--ro-bind', folders.secrets, INSIDE.secrets],
       ...this.#links(request.links),
-      ...['--chdir', request.workingDirectory ?? INSIDE.workspace],
+      ...['--chdir', path.posix.resolve(INSIDE.workspace, request.workingDirectory ?? '.')],
       '--clearenv',
       ...variables(request, shell.shell)
     ]
@@ -163,36 +172,37 @@ export class Bubblewrap implements Sandbox {
 
   /** On the file systems that go with the process: there is nothing of the environment's on the way to them. */
   #links(links: ReadonlyMap<string, string>): string[] {
-    return [...links].flatMap(([path, target]) => {
-      if (this.keepsLink(path) || this.refuseLink(path)) {
+    return [...links].flatMap(([place, target]) => {
+      if (this.keepsLink(place) || this.refuseLink(place)) {
         throw new RefusedToStart('A link was asked for where none is made at the start of a process.')
       }
-      return ['--symlink', target, path]
+      return ['--symlink', target, place]
     })
   }
 
   /** Why nothing can be started here; undefined: it can. */
   async #try(): Promise<string | undefined> {
-    const { exited, streams } = await this.#spawn([], ['/usr/bin/env', 'true'], {})
+    const { exited, streams } = await this.#spawn([], [...FIRST_PROCESS, '/usr/bin/env', 'true'], {})
     const [{ code }, reason] = await Promise.all([exited, lastLine(streams.stderr)])
     return code === 0 ? undefined : reason
   }
 
   async #spawn(args: readonly (string | Buffer)[], command: readonly string[], mark: Record<string, string>) {
     const { bwrap, namespaces, shell, user, view, withoutCoreDumps } = this.#parts
-    const encoded = encodeArguments([...namespaces, ...view.arguments, ...OWN_MOUNTS, ...args])
-    const streams = await openStandardStreams(this.#pipes)
+    const encoded = encodeArguments([...namespaces, ...OWN_MOUNTS, ...view.arguments, ...args])
+    const streams = await openOutputStreams(this.#pipes)
     const [program, ...rest] = [...withoutCoreDumps, bwrap, '--args', `${FD.arguments}`]
-    const child = spawn(program!, [...rest, '--json-status-fd', `${FD.status}`, '--', ...command], {
-      stdio: stdio(streams, this.#parts.shadowed),
-      // Nothing else of ours: on the machine, others of the same user could read it.
-      env: { PATH: SEARCH_PATH, ...mark },
-      cwd: '/',
-      // Ctrl-C in the runner's terminal is the runner's.
-      detached: true,
-      ...(process.getuid!() === 0 && user)
-    })
-    streams.closeChildEnds()
+    const child = streams.giveTo((outputs) =>
+      spawn(program!, [...rest, '--json-status-fd', `${FD.status}`, '--', ...command], {
+        stdio: stdio(outputs, this.#parts.shadowed),
+        // Nothing else of ours: on the machine, others of the same user could read it.
+        env: { PATH: SEARCH_PATH, ...mark },
+        cwd: '/',
+        // Ctrl-C in the runner's terminal is the runner's.
+        detached: true,
+        ...(process.getuid!() === 0 && user)
+      })
+    )
     const exited = exitOf(child)
     send(child, FD.arguments, encoded)
     send(child, FD.passwd, passwd(shell.shell))
@@ -205,8 +215,10 @@ export class Bubblewrap implements Sandbox {
 function chooseUser(wanted: BubblewrapOptions['user']): { uid: number; gid: number } {
   const own = { uid: process.getuid!(), gid: process.getgid!() }
   const user = wanted ?? (own.uid === 0 ? NOBODY : own)
-  if (user.uid === 0 || user.gid === 0)
+  // A runner that is not root may still be in root's group, as where a cluster chooses its id.
+  if (user.uid === 0 || (own.uid === 0 && user.gid === 0)) {
     throw new RefusedToStart('Environments cannot be root on the machine.')
+  }
   if (own.uid !== 0 && (user.uid !== own.uid || user.gid !== own.gid)) {
     throw new RefusedToStart('Only a runner that is root can start environments as another user.')
   }
@@ -220,8 +232,8 @@ function shadowInherited(): ReadonlyMap<number, number> {
   return new Map(inherited.map((fd) => [fd, nothing]))
 }
 
-function stdio({ childEnds }: StandardStreams, shadowed: ReadonlyMap<number, number>): StdioOptions {
-  const ours = [...childEnds, ...Object.values(FD).map(() => 'pipe' as const)]
+function stdio(outputs: readonly number[], shadowed: ReadonlyMap<number, number>): StdioOptions {
+  const ours = ['pipe' as const, ...outputs, ...Object.values(FD).map(() => 'pipe' as const)]
   const length = Math.max(ours.length, ...[...shadowed.keys()].map((fd) => fd + 1))
   return Array.from({ length }, (_, fd) => ours[fd] ?? shadowed.get(fd) ?? 'ignore')
 }
@@ -241,7 +253,8 @@ function encodeArguments(args: readonly (string | Buffer)[]): Buffer {
   if (args.some((arg) => arg.includes('\0'))) {
     throw new RefusedToStart('A variable or a path has a NUL character.')
   }
-  return Buffer.concat(args.flatMap((arg) => [Buffer.from(arg), Buffer.alloc(1)]))
+  const end = Buffer.alloc(1)
+  return Buffer.concat(args.flatMap((arg) => [typeof arg === 'string' ? Buffer.from(arg) : arg, end]))
 }
 
 /** Bytes that are sent are wiped afterwards; bubblewrap may have ended before it has read them. */
