@@ -1,9 +1,10 @@
 import type { ChildProcess } from 'node:child_process'
+import type { Writable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type ExitStatus, relayedStatus } from './exit-status.ts'
+import type { OutputStreams } from './output-streams.ts'
 import { childrenOf, findProcess, sendSignal } from './process-table.ts'
 import type { SandboxedProcess } from './sandbox.ts'
-import type { StandardStreams } from './standard-streams.ts'
 
 const LOOK_AGAIN_MS = 2
 /** What bubblewrap gives when it fails, and what shells give for a command that cannot be run. */
@@ -13,7 +14,7 @@ const NOT_RUN = 126
 export interface StartedBubblewrap {
   child: ChildProcess
   exited: Promise<ExitStatus>
-  streams: StandardStreams
+  streams: OutputStreams
   /** the first process of the PID namespace */
   first: number
   /** whether the command was started; known at the end */
@@ -26,7 +27,7 @@ export interface StartedBubblewrap {
  * (pid_namespaces(7)); and its child, the command. Ids are the machine's.
  */
 export class BubblewrapProcess implements SandboxedProcess {
-  readonly stdin
+  readonly stdin: Writable
   readonly stdout
   readonly stderr
   readonly exit: Promise<ExitStatus>
@@ -34,7 +35,10 @@ export class BubblewrapProcess implements SandboxedProcess {
   #ended = false
 
   constructor(parts: StartedBubblewrap) {
-    ;({ stdin: this.stdin, stdout: this.stdout, stderr: this.stderr } = parts.streams)
+    this.stdin = parts.child.stdin!
+    // A command may end, or close its stdin, before it has read all.
+    this.stdin.on('error', () => {})
+    ;({ stdout: this.stdout, stderr: this.stderr } = parts.streams)
     this.#parts = parts
     this.exit = this.#waitForEnd()
   }

@@ -11,17 +11,17 @@ export interface BubblewrapStatus {
 
 export function readStatus(stream: Readable): BubblewrapStatus {
   const lines = createInterface({ input: stream })
-  /** Resolves with a member of the first document that has it, or with undefined at the end. */
-  const find = (member: string) =>
-    new Promise<unknown>((resolve) => {
+  /** Resolves with a number in the first document that has it, or with undefined at the end. */
+  const find = (member: RegExp) =>
+    new Promise<number | undefined>((resolve) => {
       lines.on('line', (line) => {
-        const document = JSON.parse(line) as Record<string, unknown>
-        if (member in document) resolve(document[member])
+        const found = member.exec(line)
+        if (found) resolve(Number(found[1]))
       })
       lines.once('close', () => resolve(undefined))
     })
   return {
-    first: find('child-pid') as Promise<number | undefined>,
-    started: find('exit-code').then((code) => code !== undefined)
+    first: find(/"child-pid"\s*:\s*(\d+)/),
+    started: find(/"exit-code"\s*:\s*(\d+)/).then((code) => code !== undefined)
   }
 }

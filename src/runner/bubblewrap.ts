@@ -1,5 +1,6 @@
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process'
 import { existsSync, openSync } from 'node:fs'
+import path from 'node:path'
 import type { Readable, Writable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { RefusedToStart } from '../errors.ts'
@@ -12,10 +13,10 @@ import { inheritedDescriptors } from './inherited-descriptors.ts'
 import { launchCommand, type Shell } from './launch.ts'
 import { markOf } from './leftovers.ts'
 import { isBelow, type MachineView, viewMachine } from './machine-view.ts'
+import { openOutputStreams } from './output-streams.ts'
 import { Pipes } from './pipes.ts'
 import { findProgram, SEARCH_PATH } from './programs.ts'
 import { type EnvironmentFolders, INSIDE, type ProcessRequest, type Sandbox } from './sandbox.ts'
-import { openStandardStreams, type StandardStreams } from './standard-streams.ts'
 
 const NOBODY = { uid: 65534, gid: 65534 }
 /** Inside: not the id that the machine's files seem to have there, which is nobody's. */
@@ -127,12 +128,12 @@ export class Bubblewrap implements Sandbox {
     return INSIDE
   }
 
-  refuseLink(path: string): string | undefined {
-    return this.#parts.view.refuse(path)
+  refuseLink(place: string): string | undefined {
+    return this.#parts.view.refuse(place)
   }
 
-  keepsLink(path: string): boolean {
-    return [INSIDE.workspace, INSIDE.home].some((folder) => isBelow(path, folder))
+  keepsLink(place: string): boolean {
+    return [INSIDE.workspace, INSIDE.home].some((folder) => isBelow(place, folder))
   }
 
   /**
@@ -149,7 +150,7 @@ export class Bubblewrap implements Sandbox {
       ...['--bind', folders.home, INSIDE.home],
       ...['--ro-bind', folders.secrets, INSIDE.secrets],
       ...this.#links(request.links),
-      ...['--chdir', request.workingDirectory ?? INSIDE.workspace],
+      ...['--chdir', path.posix.resolve(INSIDE.workspace, request.workingDirectory ?? '.')],
       '--clearenv',
       ...variables(request, shell.shell)
     ]
@@ -163,11 +164,11 @@ export class Bubblewrap implements Sandbox {
 
   /** On the file systems that go with the process: there is nothing of the environment's on the way to them. */
   #links(links: ReadonlyMap<string, string>): string[] {
-    return [...links].flatMap(([path, target]) => {
-      if (this.keepsLink(path) || this.refuseLink(path)) {
+    return [...links].flatMap(([place, target]) => {
+      if (this.keepsLink(place) || this.refuseLink(place)) {
         throw new RefusedToStart('A link was asked for where none is made at the start of a process.')
       }
-      return ['--symlink', target, path]
+      return ['--symlink', target, place]
     })
   }
 
@@ -180,19 +181,20 @@ export class Bubblewrap implements Sandbox {
 
   async #spawn(args: readonly (string | Buffer)[], command: readonly string[], mark: Record<string, string>) {
     const { bwrap, namespaces, shell, user, view, withoutCoreDumps } = this.#parts
-    const encoded = encodeArguments([...namespaces, ...view.arguments, ...OWN_MOUNTS, ...args])
-    const streams = await openStandardStreams(this.#pipes)
+    const encoded = encodeArguments([...namespaces, ...OWN_MOUNTS, ...view.arguments, ...args])
+    const streams = await openOutputStreams(this.#pipes)
     const [program, ...rest] = [...withoutCoreDumps, bwrap, '--args', `${FD.arguments}`]
-    const child = spawn(program!, [...rest, '--json-status-fd', `${FD.status}`, '--', ...command], {
-      stdio: stdio(streams, this.#parts.shadowed),
-      // Nothing else of ours: on the machine, others of the same user could read it.
-      env: { PATH: SEARCH_PATH, ...mark },
-      cwd: '/',
-      // Ctrl-C in the runner's terminal is the runner's.
-      detached: true,
-      ...(process.getuid!() === 0 && user)
-    })
-    streams.closeChildEnds()
+    const child = streams.giveTo((outputs) =>
+      spawn(program!, [...rest, '--json-status-fd', `${FD.status}`, '--', ...command], {
+        stdio: stdio(outputs, this.#parts.shadowed),
+        // Nothing else of ours: on the machine, others of the same user could read it.
+        env: { PATH: SEARCH_PATH, ...mark },
+        cwd: '/',
+        // Ctrl-C in the runner's terminal is the runner's.
+        detached: true,
+        ...(process.getuid!() === 0 && user)
+      })
+    )
     const exited = exitOf(child)
     send(child, FD.arguments, encoded)
     send(child, FD.passwd, passwd(shell.shell))
@@ -205,8 +207,10 @@ export class Bubblewrap implements Sandbox {
 function chooseUser(wanted: BubblewrapOptions['user']): { uid: number; gid: number } {
   const own = { uid: process.getuid!(), gid: process.getgid!() }
   const user = wanted ?? (own.uid === 0 ? NOBODY : own)
-  if (user.uid === 0 || user.gid === 0)
+  // A runner that is not root may still be in root's group, as where a cluster chooses its id.
+  if (user.uid === 0 || (own.uid === 0 && user.gid === 0)) {
     throw new RefusedToStart('Environments cannot be root on the machine.')
+  }
   if (own.uid !== 0 && (user.uid !== own.uid || user.gid !== own.gid)) {
     throw new RefusedToStart('Only a runner that is root can start environments as another user.')
   }
@@ -220,8 +224,8 @@ function shadowInherited(): ReadonlyMap<number, number> {
   return new Map(inherited.map((fd) => [fd, nothing]))
 }
 
-function stdio({ childEnds }: StandardStreams, shadowed: ReadonlyMap<number, number>): StdioOptions {
-  const ours = [...childEnds, ...Object.values(FD).map(() => 'pipe' as const)]
+function stdio(outputs: readonly number[], shadowed: ReadonlyMap<number, number>): StdioOptions {
+  const ours = ['pipe' as const, ...outputs, ...Object.values(FD).map(() => 'pipe' as const)]
   const length = Math.max(ours.length, ...[...shadowed.keys()].map((fd) => fd + 1))
   return Array.from({ length }, (_, fd) => ours[fd] ?? shadowed.get(fd) ?? 'ignore')
 }
@@ -241,7 +245,8 @@ function encodeArguments(args: readonly (string | Buffer)[]): Buffer {
   if (args.some((arg) => arg.includes('\0'))) {
     throw new RefusedToStart('A variable or a path has a NUL character.')
   }
-  return Buffer.concat(args.flatMap((arg) => [Buffer.from(arg), Buffer.alloc(1)]))
+  const end = Buffer.alloc(1)
+  return Buffer.concat(args.flatMap((arg) => [typeof arg === 'string' ? Buffer.from(arg) : arg, end]))
 }
 
 /** Bytes that are sent are wiped afterwards; bubblewrap may have ended before it has read them. */

@@ -9,11 +9,14 @@ export interface Shell {
   script: string | undefined
 }
 
+/** With its NUL, of one word (MAX_ARG_STRLEN of Linux); with a terminal, a whole command is one. */
+const MAX_WORD_BYTES = 131_072
+
 /**
  * What is really started for a command: `env`, which gives the codes 126 and 127 that shells give for a command that
  * cannot be run or found, and with a terminal the program that makes one.
  *
- * @throws RefusedToStart without a command, or for a terminal where there is no `script`
+ * @throws RefusedToStart for a command that the system cannot start, or a terminal where there is no `script`
  */
 export function launchCommand({ command, terminal }: ProcessRequest, { shell, script }: Shell): string[] {
   const [program] = command
@@ -22,12 +25,17 @@ export function launchCommand({ command, terminal }: ProcessRequest, { shell, sc
     throw new RefusedToStart('A command cannot have a NUL character.')
   }
   // For env, a word with `=` is a variable.
-  const launched = program.includes('=') ? [...command] : ['/usr/bin/env', '--', ...command]
-  if (!terminal) return launched
-  if (!script) {
-    throw new RefusedToStart(
-      'A terminal needs the program script on the runner’s machine: apt-get install bsdutils'
-    )
-  }
-  return inTerminal(script, launched, terminal, shell)
+  const plain = program.includes('=') ? [...command] : ['/usr/bin/env', '--', ...command]
+  const launched = terminal ? inTerminal(requireScript(script), plain, terminal, shell) : plain
+  if (launched.every((word) => Buffer.byteLength(word) < MAX_WORD_BYTES)) return launched
+  throw new RefusedToStart(
+    `A word of the command is longer than the ${MAX_WORD_BYTES} bytes that the system allows.`
+  )
+}
+
+function requireScript(script: string | undefined): string {
+  if (script) return script
+  throw new RefusedToStart(
+    "A terminal needs the program script on the runner's machine: apt-get install bsdutils"
+  )
 }

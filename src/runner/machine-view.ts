@@ -49,27 +49,44 @@ export interface MachineView {
  *
  * @param more absolute paths that are shown, too, as the folder of the node binary
  * @param hidden absolute paths that stay unseen, even below one that is shown: the runner's data folder
- * @throws RefusedToStart when what shall be shown lies in what shall be hidden
+ * @throws RefusedToStart when one would cover what an environment has itself, or lies in what shall be hidden
  */
 export async function viewMachine(more: readonly string[], hidden: readonly string[]): Promise<MachineView> {
   const shown: string[] = []
   const args: string[] = []
+  for (const place of more) {
+    const reason = refuse(place, [])
+    if (reason) throw new RefusedToStart(`${place} cannot be shown to environments. ${reason}`)
+  }
   for (const place of [...PROGRAMS, ...SETTINGS, ...more]) {
+    if (shown.some((other) => isBelow(place, other))) continue
     const stats = await lstat(place).catch(() => undefined)
     if (!stats) continue
     shown.push(place)
     const linked = stats.isSymbolicLink() && PROGRAMS.includes(place)
     args.push(...(linked ? ['--symlink', await readlink(place), place] : ['--ro-bind-try', place, place]))
   }
-  const places = await Promise.all(shown.map((place) => realpath(place).catch(() => place)))
+  args.push(...(await cover(hidden, shown)))
+  return { arguments: args, refuse: (place) => refuse(place, shown) }
+}
+
+/** An empty folder over each that stays unseen, wherever it comes in sight. */
+async function cover(hidden: readonly string[], shown: readonly string[]): Promise<string[]> {
+  const args: string[] = []
   for (const folder of hidden) {
     const real = await realpath(folder).catch(() => undefined)
-    if (!real) continue
-    const inside = places.find((place) => isBelow(place, real))
-    if (inside) throw new RefusedToStart(`${inside} cannot be shown to environments: it lies in ${real}.`)
-    if (places.some((place) => isBelow(real, place))) args.push('--tmpfs', real, '--remount-ro', real)
+    if (real === undefined) continue
+    for (const place of shown) {
+      const source = await realpath(place).catch(() => place)
+      if (isBelow(source, real)) {
+        throw new RefusedToStart(`${place} cannot be shown to environments: it lies in ${real}.`)
+      }
+      if (!isBelow(real, source)) continue
+      const inside = path.posix.join(place, path.posix.relative(source, real))
+      args.push('--tmpfs', inside, '--remount-ro', inside)
+    }
   }
-  return { arguments: args, refuse: (place) => refuse(place, shown) }
+  return args
 }
 
 function refuse(place: string, shown: readonly string[]): string | undefined {

@@ -1,9 +1,10 @@
-import { readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 
 export interface ProcessState {
   /** R, S, …; Z: it has ended, and nobody has asked how */
   state: string
   parent: number
+  group: number
   /** with the id, what tells it from a later one of the same id */
   startedAt: string
 }
@@ -13,13 +14,29 @@ export function findProcess(pid: number): ProcessState | undefined {
   const stat = readOrUndefined(`/proc/${pid}/stat`)
   // The name, in parentheses, may have any character; what follows has none of them (proc(5)).
   const fields = stat?.slice(stat.lastIndexOf(')') + 2).split(' ')
-  return fields && { state: fields[0]!, parent: Number(fields[1]), startedAt: fields[19]! }
+  return (
+    fields && {
+      state: fields[0]!,
+      parent: Number(fields[1]),
+      group: Number(fields[2]),
+      startedAt: fields[19]!
+    }
+  )
 }
 
 /** Oldest first. */
 export function childrenOf(pid: number): number[] {
   const children = readOrUndefined(`/proc/${pid}/task/${pid}/children`)
   return (children ?? '').split(' ').filter(Boolean).map(Number)
+}
+
+/** Whether a group has more than processes that have ended and that nobody has asked how; true where there is no /proc. */
+export function hasLiving(group: number): boolean {
+  if (!existsSync('/proc/self')) return true
+  return readdirSync('/proc').some((name) => {
+    const found = findProcess(Number(name))
+    return found?.group === group && found.state !== 'Z'
+  })
 }
 
 /** Whether the signal could be sent; false: it is gone, or somebody else's. */

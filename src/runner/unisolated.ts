@@ -1,6 +1,8 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import os from 'node:os'
+import path from 'node:path'
+import type { Writable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { RefusedToStart } from '../errors.ts'
 import { commandWithoutCoreDumps } from './core-dumps.ts'
@@ -8,15 +10,13 @@ import { type ExitStatus, exitOf, relayedStatus } from './exit-status.ts'
 import { withFixedVariables } from './fixed-variables.ts'
 import { launchCommand, type Shell } from './launch.ts'
 import { markOf } from './leftovers.ts'
+import { type OutputStreams, openOutputStreams } from './output-streams.ts'
 import { Pipes } from './pipes.ts'
-import { childrenOf, sendSignal } from './process-table.ts'
+import { childrenOf, hasLiving, sendSignal } from './process-table.ts'
 import { findProgram, SEARCH_PATH } from './programs.ts'
 import type { EnvironmentFolders, ProcessRequest, Sandbox, SandboxedProcess } from './sandbox.ts'
-import { openStandardStreams, type StandardStreams } from './standard-streams.ts'
 
 const LOOK_AGAIN_MS = 5
-/** A process that nobody asks how it ended stays in its group; on a machine in order that is but a moment. */
-const PATIENCE_MS = 2000
 
 const REFUSED =
   'Without isolation, a file can only be delivered to the folder of secrets, not linked at an absolute path.'
@@ -54,35 +54,33 @@ export class Unisolated implements Sandbox {
   async start(folders: EnvironmentFolders, request: ProcessRequest): Promise<SandboxedProcess> {
     if (request.links.size > 0) throw new RefusedToStart(REFUSED)
     const command = launchCommand(request, this.#shell)
-    const env = this.#variables(folders, request)
-    const streams = await openStandardStreams(this.#pipes)
+    const workingDirectory = path.resolve(folders.workspace, request.workingDirectory ?? '.')
+    const env = { ...this.#variables(folders.home, workingDirectory, request), ...markOf(folders) }
+    const streams = await openOutputStreams(this.#pipes)
     const [program, ...rest] = [...this.#withoutCoreDumps, ...command]
-    const child = spawn(program!, rest, {
-      stdio: [...streams.childEnds],
-      env,
-      cwd: request.workingDirectory ?? folders.workspace,
-      // In a group of its own, by which all of it can be ended.
-      detached: true
-    })
-    streams.closeChildEnds()
+    const child = streams.giveTo((outputs) =>
+      spawn(program!, rest, {
+        stdio: ['pipe', ...outputs],
+        env,
+        cwd: workingDirectory,
+        // In a group of its own, by which all of it can be ended.
+        detached: true
+      })
+    )
     const exited = exitOf(child)
     if (child.pid === undefined) await exited
     return new UnisolatedProcess(child, streams, exited, request.terminal !== undefined)
   }
 
   /** @throws RefusedToStart when a value is no UTF-8: node passes on nothing else */
-  #variables(folders: EnvironmentFolders, request: ProcessRequest): Record<string, string> {
+  #variables(home: string, workingDirectory: string, request: ProcessRequest): Record<string, string> {
     const fixed = {
-      home: folders.home,
-      user: os.userInfo().username,
+      home,
+      user: userName(),
       shell: this.#shell.shell,
       path: SEARCH_PATH
     }
-    const all = {
-      PWD: request.workingDirectory ?? folders.workspace,
-      ...withFixedVariables(request, fixed),
-      ...markOf(folders)
-    }
+    const all = { PWD: workingDirectory, ...withFixedVariables(request, fixed) }
     return Object.fromEntries(
       Object.entries(all).map(([name, value]) => {
         const text = value.toString()
@@ -93,8 +91,17 @@ export class Unisolated implements Sandbox {
   }
 }
 
+/** A user that the system has no entry of, as in a container, has its number for a name. */
+function userName(): string {
+  try {
+    return os.userInfo().username
+  } catch {
+    return String(process.getuid!())
+  }
+}
+
 class UnisolatedProcess implements SandboxedProcess {
-  readonly stdin
+  readonly stdin: Writable
   readonly stdout
   readonly stderr
   readonly exit: Promise<ExitStatus>
@@ -104,11 +111,14 @@ class UnisolatedProcess implements SandboxedProcess {
 
   constructor(
     child: ChildProcess,
-    streams: StandardStreams,
+    streams: OutputStreams,
     exited: Promise<ExitStatus>,
     hasTerminal: boolean
   ) {
-    ;({ stdin: this.stdin, stdout: this.stdout, stderr: this.stderr } = streams)
+    this.stdin = child.stdin!
+    // A command may end, or close its stdin, before it has read all.
+    this.stdin.on('error', () => {})
+    ;({ stdout: this.stdout, stderr: this.stderr } = streams)
     this.#child = child
     this.#hasTerminal = hasTerminal
     this.exit = exited.then((status) => this.#endGroup(status))
@@ -126,8 +136,8 @@ class UnisolatedProcess implements SandboxedProcess {
 
   /** What the command has left behind ends with it, as far as it stayed in its group. */
   async #endGroup(status: ExitStatus): Promise<ExitStatus> {
-    const until = performance.now() + PATIENCE_MS
-    while (sendSignal(-this.#child.pid!, 'SIGKILL') && performance.now() < until) await sleep(LOOK_AGAIN_MS)
+    const group = this.#child.pid!
+    while (sendSignal(-group, 'SIGKILL') && hasLiving(group)) await sleep(LOOK_AGAIN_MS)
     this.#ended = true
     return this.#hasTerminal ? relayedStatus(status) : status
   }

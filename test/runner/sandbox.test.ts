@@ -5,6 +5,7 @@ import { chmod, mkdir, readdir, readFile, symlink, unlink, writeFile } from 'nod
 import { createServer } from 'node:net'
 import path from 'node:path'
 import { text } from 'node:stream/consumers'
+import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { Bubblewrap } from '../../src/runner/bubblewrap.ts'
 import { Unisolated } from '../../src/runner/unisolated.ts'
@@ -149,23 +150,34 @@ t.test('no rights, and no way to get some', async (t) => {
     t.not((await sh(sandbox, folders, line)).code, 0, line)
   }
   const child = await sandbox.start(folders, { ...plain, command: ['sleep', '1000'] })
-  const mine = processesOf(/^sleep\0001000\0/)
-  t.equal(mine.length, 1)
-  const status = readFileSync(`/proc/${mine[0]}/status`, 'utf8')
+  const status = readFileSync(`/proc/${await find(/^sleep 1000$/)}/status`, 'utf8')
   t.match(status, new RegExp(`Uid:\\s${sandbox.user.uid}\\s`))
   t.not(sandbox.user.uid, 0)
   child.kill()
   await child.exit
 })
 
+/** Ids, on the machine, of the processes whose words are these. */
 function processesOf(command: RegExp): string[] {
   return readdirSync('/proc').filter((name) => {
     try {
-      return /^\d+$/.test(name) && command.test(readFileSync(`/proc/${name}/cmdline`, 'latin1'))
+      return (
+        /^\d+$/.test(name) &&
+        command.test(readFileSync(`/proc/${name}/cmdline`, 'latin1').replaceAll('\0', ' ').trimEnd())
+      )
     } catch {
       return false
     }
   })
+}
+
+/** The only one of these words, when it is there. */
+async function find(command: RegExp): Promise<string> {
+  for (;;) {
+    const [found] = processesOf(command)
+    if (found) return found
+    await sleep(10)
+  }
 }
 
 t.test('processes of the machine and of other environments cannot be seen, signalled or read', async (t) => {
@@ -181,7 +193,7 @@ t.test('processes of the machine and of other environments cannot be seen, signa
     'for p in /proc/[0-9]*; do cat $p/cmdline; done | tr "\\0" " "'
   )
   t.notMatch(stdout, /sleep 1000|node/)
-  const pid = processesOf(/^sleep\0001000\0/)[0]!
+  const pid = await find(/^sleep 1000$/)
   for (const line of [`kill -0 ${pid}`, `kill -0 ${process.pid}`, `cat /proc/${pid}/environ`]) {
     t.not((await sh(sandbox, folders, line)).code, 0, line)
   }
@@ -217,7 +229,7 @@ t.test('no descriptor but the three of its own is passed on', async (t) => {
   const targets = output.trim().split('\n')
   t.ok(targets.length > 3)
   t.ok(
-    targets.every((target) => /coffer-pipes|^\/dev\/null$|^\/proc/.test(target)),
+    targets.every((target) => /coffer-pipes|^socket:|^\/dev\/null$|^\/proc/.test(target)),
     output
   )
 })
@@ -252,7 +264,7 @@ t.test('no variable of the runner is passed on, not even to bubblewrap', async (
   })
   const child = await sandbox.start(folders, { ...plain, command: ['sh', '-c', 'echo ready; read go; env'] })
   await once(child.stdout, 'readable')
-  for (const pid of processesOf(/^(\/\S*\/)?bwrap\0/)) {
+  for (const pid of processesOf(/^(\/\S*\/)?bwrap /)) {
     t.notMatch(readFileSync(`/proc/${pid}/environ`, 'latin1'), /marker-of-the-runner/)
   }
   child.stdin.end('\n')
@@ -277,7 +289,8 @@ t.test('a value cannot become an option of bubblewrap', async (t) => {
     { links: new Map([['/a', evil]]) },
     { workingDirectory: `/${evil}` },
     { command: ['true', evil] },
-    { command: [] }
+    { command: [] },
+    { command: ['true', 'x'.repeat(131_072)] }
   ]) {
     await t.rejects(sandbox.start(folders, { ...plain, command: ['true'], ...request }), {
       name: 'RefusedToStart'
@@ -398,9 +411,20 @@ t.test('a data folder below something that is shown is covered', async (t) => {
     stdout: 'tools',
     code: 1
   })
-  await t.rejects(Bubblewrap.open({ readOnlyPaths: [path.join(shown, 'data')], hiddenPaths: [shown] }), {
-    name: 'RefusedToStart'
+  await symlink(shown, `${shown}-link`)
+  t.teardown(() => unlink(`${shown}-link`))
+  const linked = await Bubblewrap.open({ ...options, readOnlyPaths: [`${shown}-link`] })
+  t.match(await sh(linked, folders, `cat ${shown}-link/tools/file; ls -A ${shown}-link/data`), {
+    stdout: 'tools'
   })
+  for (const wrong of [
+    { readOnlyPaths: [path.join(shown, 'data')], hiddenPaths: [shown] },
+    ...['/', '/home', '/proc', '/run', '/tmp', 'relative', '/a/../b'].map((place) => ({
+      readOnlyPaths: [place]
+    }))
+  ]) {
+    await t.rejects(Bubblewrap.open(wrong), { name: 'RefusedToStart' }, JSON.stringify(wrong))
+  }
 })
 
 t.test('who environments can be', async (t) => {
@@ -429,16 +453,9 @@ t.test('a status is that of the command', async (t) => {
   })
 })
 
-t.test('a command that the shell opens its outputs for', async (t) => {
-  const { stdout, stderr } = await sh(
-    sandbox,
-    folders,
-    'echo a > /dev/stdout; echo b > /dev/stderr; cat < /dev/stdin',
-    {
-      stdin: 'c\n'
-    }
-  )
-  t.same([stdout, stderr], ['a\nc\n', 'b\n'])
+t.test('outputs can be opened by their names', async (t) => {
+  const { stdout, stderr } = await sh(sandbox, folders, 'echo a > /dev/stdout; echo b > /dev/stderr')
+  t.same([stdout, stderr], ['a\n', 'b\n'])
 })
 
 t.test('signals, at once and to the command alone', async (t) => {
@@ -452,7 +469,7 @@ t.test('signals, at once and to the command alone', async (t) => {
 })
 
 t.test('at the end of a command, and when it is killed, nothing is left', async (t) => {
-  const left = () => processesOf(/^sleep\000(3001|3002|3003)\0/)
+  const left = () => processesOf(/^sleep (3001|3002|3003)$/)
   const line = 'setsid sleep 3001 & setsid nohup sleep 3002 >/dev/null 2>&1 & echo ready'
   t.match(await sh(sandbox, folders, line), { code: 0, stdout: 'ready\n' })
   t.same(left(), [])
@@ -467,13 +484,12 @@ t.test('at the end of a command, and when it is killed, nothing is left', async 
 })
 
 t.test('when the runner is killed, nothing is left', async (t) => {
-  const command = ['sh', '-c', 'echo ready; exec sleep 4001']
+  const command = ['sleep', '4001']
   const runner = spawn(process.execPath, [...childRunner, ...command])
-  await once(runner.stdout, 'data')
-  t.equal(processesOf(/^sleep\0004001\0/).length, 1)
+  await find(/^sleep 4001$/)
   runner.kill('SIGKILL')
   await once(runner, 'exit')
-  while (processesOf(/^sleep\0004001\0/).length > 0) await new Promise((resolve) => setTimeout(resolve, 10))
+  while (processesOf(/^sleep 4001$/).length > 0) await sleep(10)
   t.pass('it goes with it')
 })
 
@@ -484,17 +500,6 @@ t.test('no core dump, wherever the kernel sends them', async (t) => {
     (await readdir(folders.workspace)).filter((name) => name.startsWith('core')),
     []
   )
-})
-
-t.test('output that nobody reads is not taken', async (t) => {
-  const child = await sandbox.start(folders, {
-    ...plain,
-    command: ['sh', '-c', 'yes & echo $! > /tmp/x; wait']
-  })
-  await once(child.stdout, 'readable')
-  t.ok(child.stdout.readableLength <= 2 * child.stdout.readableHighWaterMark)
-  child.kill()
-  await child.exit
 })
 
 t.test('without isolation: the runner itself, in folders, with the same manners', async (t) => {
@@ -516,7 +521,7 @@ t.test('without isolation: the runner itself, in folders, with the same manners'
   t.match(await sh(unisolated, own, 'sleep 3001 & sleep 3002 >/dev/null 2>&1 & echo ready'), {
     stdout: 'ready\n'
   })
-  t.same(processesOf(/^sleep\000(3001|3002)\0/), [])
+  t.same(processesOf(/^sleep (3001|3002)$/), [])
   const child = await unisolated.start(own, {
     ...plain,
     command: ['sh', '-c', 'sleep 3003 & echo ready; wait']
@@ -524,7 +529,7 @@ t.test('without isolation: the runner itself, in folders, with the same manners'
   await once(child.stdout, 'readable')
   child.kill()
   t.same(await child.exit, { code: null, signal: 'SIGKILL' })
-  t.same(processesOf(/^sleep\0003003\0/), [])
+  t.same(processesOf(/^sleep 3003$/), [])
   const latin1 = { ...plain, command: ['true'], variables: { A: Buffer.from([0xff]) } }
   await t.rejects(unisolated.start(own, latin1), { message: /variable A/ })
   const linked = { ...plain, command: ['true'], links: new Map([['/a', '/b']]) }
