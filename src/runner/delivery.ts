@@ -70,7 +70,8 @@ export class Delivery {
     const secrets = this.#withValue(references, values)
     this.#sessions = new Map(secrets.map(({ id, session }) => [id, session]))
     this.#chooseVariables(secrets.filter(isMountedAs('variable')))
-    const files = this.#planFiles(secrets.filter(isMountedAs('file')))
+    this.#planLinks(references.filter(({ id, problem }) => !(problem ?? values.findRefusal(id))))
+    const files = this.#findFiles(secrets.filter(isMountedAs('file')))
     const composed = [
       ...this.#planRegistries(secrets.filter(isMountedAs('registry'))),
       ...this.#planGit(secrets.filter(isMountedAs('git')))
@@ -157,17 +158,17 @@ export class Delivery {
     for (const [id, problem] of problems) this.#problems.set(id, problem)
   }
 
-  #planFiles(secrets: readonly ValuedAs<'file'>[]): [string, Buffer][] {
+  /** For values that are still to come, too: links can be made meanwhile. */
+  #planLinks(references: readonly SecretReference[]): void {
     const folder = this.#sandbox.inside(this.#folders).secrets
-    const files = secrets.map(
-      ({ id, mount }): FileSecret => ({
-        secretId: id,
-        path: mount.path,
-        target: `${folder}/${fileName(id)}`
-      })
+    const files = references.flatMap(({ id, mount }): FileSecret[] =>
+      mount.kind === 'file' ? [{ secretId: id, path: mount.path, target: `${folder}/${fileName(id)}` }] : []
     )
     this.#links = planLinks(files, this.#sandbox)
     for (const [id, problem] of this.#links.problems) this.#problems.set(id, problem)
+  }
+
+  #findFiles(secrets: readonly ValuedAs<'file'>[]): [string, Buffer][] {
     return secrets.filter(({ id }) => !this.#problems.has(id)).map(({ id, value }) => [fileName(id), value])
   }
 

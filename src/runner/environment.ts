@@ -259,17 +259,21 @@ export class Environment {
     await ended
   }
 
-  /** Fetches values while the workspace is filled; the failure of one aborts the other, and is the one that counts. */
+  /**
+   * Fetches values while the workspace is filled and has its links. The failure of one aborts the other, and is the one
+   * that counts.
+   */
   async #fetchAndFill(assignment: Assignment, signal: AbortSignal): Promise<void> {
     const failed = new AbortController()
     const both = AbortSignal.any([signal, failed.signal])
     const abort = (error: unknown) => failed.abort(error)
     const { hasGitCredentials: hasCredentials } = this.#delivery
     const { cloneTimeoutMs: timeoutMs } = this.#context
-    await Promise.all([
-      this.#fetch(assignment, assignment.secrets, both).catch(abort),
-      this.#workspace.fill(assignment.content, { hasCredentials, timeoutMs, signal: both }).catch(abort)
-    ])
+    const fill = async () => {
+      await this.#workspace.fill(assignment.content, { hasCredentials, timeoutMs, signal: both })
+      if (!this.#workspace.failure) await this.#link(both)
+    }
+    await Promise.all([this.#fetch(assignment, assignment.secrets, both).catch(abort), fill().catch(abort)])
     both.throwIfAborted()
   }
 
@@ -288,6 +292,10 @@ export class Environment {
 
   async #deliver({ secrets }: Assignment, signal: AbortSignal): Promise<void> {
     this.#delivery.update(secrets, this.#values)
+    await this.#link(signal)
+  }
+
+  async #link(signal: AbortSignal): Promise<void> {
     const links = this.#delivery.keptLinks
     // Links are on record from before they are made until after they are removed.
     await this.#workspace.remember({ ...this.#workspace.links, ...links })

@@ -55,7 +55,7 @@ export class Unisolated implements Sandbox {
     if (request.links.size > 0) throw new RefusedToStart(REFUSED)
     const command = launchCommand(request, this.#shell)
     const workingDirectory = path.resolve(folders.workspace, request.workingDirectory ?? '.')
-    const env = this.#variables(folders.home, workingDirectory, request)
+    const env = { ...this.#variables(folders.home, workingDirectory, request), ...markOf(folders) }
     const streams = await openOutputStreams(this.#pipes)
     const [program, ...rest] = [...this.#withoutCoreDumps, ...command]
     const child = streams.giveTo((outputs) =>
@@ -80,7 +80,7 @@ export class Unisolated implements Sandbox {
       shell: this.#shell.shell,
       path: SEARCH_PATH
     }
-    const all = { PWD: workingDirectory, ...withFixedVariables(request, fixed), ...markOf(folders) }
+    const all = { PWD: workingDirectory, ...withFixedVariables(request, fixed) }
     return Object.fromEntries(
       Object.entries(all).map(([name, value]) => {
         const text = value.toString()

@@ -227,7 +227,7 @@ for (const [desired, step] of [
     const first = start()
     const id = memory.add({ secrets: secretsOf(memory) })
     await memory.untilPhase(id, 'RUNNING')
-    await first.run(id, 'mkdir deep; touch deep/own; chmod 0 deep; sleep 86401 >/dev/null 2>&1 &')
+    await first.run(id, 'mkdir deep; touch deep/own; chmod 500 deep; sleep 86401 >/dev/null 2>&1 &')
     void first.run(id, 'sleep 86402').catch(() => {})
     const killed = killAt(memory, first, step)
     memory.change(id, { desiredPhase: `ENVIRONMENT_PHASE_${desired}` })

@@ -5,8 +5,10 @@ import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { Unavailable } from '../../src/errors.ts'
+import { Bubblewrap } from '../../src/runner/bubblewrap.ts'
 import type { StatusReport } from '../../src/runner/interface.ts'
 import type { SandboxedProcess } from '../../src/runner/sandbox.ts'
+import { Unisolated } from '../../src/runner/unisolated.ts'
 import { MemoryServer } from './memory-server.ts'
 import { Gate, listFiles, makeDataDir, runInside, startRunner } from './running.ts'
 
@@ -163,6 +165,24 @@ t.test('what an earlier process left is removed', async (t) => {
   while (existsSync(path.join(dataDir, 'environments', unknown))) await sleep(10)
   t.ok(existsSync(path.join(dataDir, 'environments', known)))
 })
+
+for (const sandboxed of [Bubblewrap, Unisolated]) {
+  t.test(`what an earlier process left running by ${sandboxed.name} is ended`, async (t) => {
+    const sandbox = await sandboxed.open()
+    const folders = await makeDataDir(t)
+    const [workspace, home, secrets] = ['workspace', 'home', 'secrets'].map((name) =>
+      path.join(name === 'secrets' ? folders.secretsDir : folders.dataDir, name)
+    ) as [string, string, string]
+    for (const folder of [workspace, home, secrets]) await mkdir(folder, { recursive: true, mode: 0o755 })
+    await chmod(folders.secretsDir, 0o711)
+    const left = await sandbox.start(
+      { workspace, home, secrets },
+      { command: ['sleep', '1000'], variables: {}, links: new Map() }
+    )
+    await startRunner(t, new MemoryServer(), { folders, sandbox })
+    t.match(await left.exit, { signal: 'SIGKILL' })
+  })
+}
 
 t.test('while the server is away, environments go on; then it hears the newest of each', async (t) => {
   const server = new MemoryServer()

@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { chmod, mkdtemp, readdir, readFile, realpath, rm } from 'node:fs/promises'
 import os from 'node:os'
@@ -17,6 +18,7 @@ export async function makeDataDir(t: Test): Promise<{ dataDir: string; secretsDi
   const name = createHash('sha256').update(dataDir).digest('hex').slice(0, 16)
   const secretsDir = `/dev/shm/coffer-${name}`
   t.teardown(async () => {
+    spawnSync('chmod', ['-R', 'u+rwx', dataDir])
     for (const folder of [dataDir, secretsDir]) await rm(folder, { recursive: true, force: true })
   })
   return { dataDir, secretsDir }
