@@ -6,6 +6,8 @@ import { VERSION } from './version.ts'
 const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   serve: async () => (await import('./cli/serve.ts')).serveCommand(),
   secret: async () => (await import('./cli/secret.ts')).secretCommand(),
+  run: async () => (await import('./cli/run.ts')).runCommand(),
+  env: async () => (await import('./cli/env.ts')).envCommand(),
   admin: async () => (await import('./cli/admin.ts')).adminCommand(),
   key: async () => (await import('./cli/key.ts')).keyCommand(),
   audit: async () => (await import('./cli/audit.ts')).auditCommand(),
@@ -19,6 +21,8 @@ const program = new Command('coffer')
   .description('Self-hosted secrets for development environments, behind the APIs that tools already speak.')
   .version(VERSION)
   .showHelpAfterError('(add --help for what it takes)')
+  // What follows the name of a command is for that command, which may run another one with it.
+  .enablePositionalOptions()
 
 try {
   const [, , name = ''] = process.argv

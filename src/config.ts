@@ -404,13 +404,13 @@ export interface ClientConfig {
   token: string
 }
 
-/** What the client side of the command line needs. */
-export function loadClientConfig(environment: Environment): ClientConfig {
+/** What the client side of the command line needs; `whose` says which token that is. */
+export function loadClientConfig(environment: Environment, whose = 'of an administrator'): ClientConfig {
   const reader = new Reader(environment)
   const url = readClientUrl(reader)
   const token = readClientToken(reader)
   if (token === undefined) {
-    reader.problems.push('COFFER_TOKEN (or COFFER_TOKEN_FILE) must hold a token of an administrator')
+    reader.problems.push(`COFFER_TOKEN (or COFFER_TOKEN_FILE) must hold a token ${whose}`)
   }
   if (reader.problems.length > 0) throw new RefusedToStart(reader.problems.join('\n'))
   return { url, token: token! }

@@ -39,6 +39,11 @@ function tolerateClosedReader(): void {
   })
 }
 
+/** Whoever reads what this writes may go, as a terminal that is closed; the work goes on. */
+export function outliveReaders(): void {
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
+}
+
 export function printJson(value: unknown): void {
   tolerateClosedReader()
   process.stdout.write(`${JSON.stringify(value, null, 2)}\n`)
