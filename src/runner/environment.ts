@@ -112,6 +112,11 @@ export class Environment {
     await this.#leaving
   }
 
+  /** Where its content lies, for its processes; undefined: there is none yet. */
+  get location(): string | undefined {
+    return this.#workspace.status?.location
+  }
+
   /**
    * Starts a process in the environment, with the secrets that are delivered now.
    *

@@ -55,7 +55,7 @@ const LOW_SPEED = { bytesPerSecond: 1000, seconds: 60 }
  * Clones sources into the workspace, one after the other, inside the sandbox. What is there already stays as it is, so
  * that this can be called again after an end at any time.
  *
- * @returns what became of the first source
+ * @returns what became of the first source, and where it lies in the workspace
  * @throws CloneFailed, RemoteRefused; what `signal` was aborted with
  */
 export async function cloneSources(
@@ -63,7 +63,7 @@ export async function cloneSources(
   folders: EnvironmentFolders,
   sources: readonly GitSource[],
   options: CloneOptions
-): Promise<{ git?: ClonedRepository }> {
+): Promise<{ git?: ClonedRepository; folder?: string }> {
   const deadline = AbortSignal.timeout(options.timeoutMs)
   const signal = AbortSignal.any([options.signal, deadline])
   const cloned: ClonedRepository[] = []
@@ -78,7 +78,13 @@ export async function cloneSources(
     if (!deadline.aborted) throw error
     throw new CloneFailed(`Cloning took longer than ${Math.round(options.timeoutMs / 1000)} seconds.`)
   }
-  return cloned[0] ? { git: cloned[0] } : {}
+  const [git] = cloned
+  return git ? { git, folder: checkoutFolder(sources[0]!) } : {}
+}
+
+/** Relative to the workspace, with nothing behind it. */
+function checkoutFolder({ checkoutLocation, remoteUri }: GitSource): string {
+  return checkoutLocation === '' ? parseRemote(remoteUri).repository : checkoutLocation
 }
 
 async function cloneSource(
@@ -92,7 +98,7 @@ async function cloneSource(
   const remote = parseRemote(source.remoteUri)
   const { uri: upstream } =
     source.upstreamRemoteUri === '' ? { uri: '' } : parseRemote(source.upstreamRemoteUri)
-  const location = source.checkoutLocation === '' ? remote.repository : source.checkoutLocation
+  const location = checkoutFolder(source)
   requireLocation(location)
   requireTarget(source)
   // Without a network, a checkout that is there is still good.

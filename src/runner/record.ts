@@ -7,7 +7,10 @@ const NAME = 'environment.json'
 /** What the runner remembers of an environment beside its folders, for whoever comes after it. Nothing secret. */
 export interface EnvironmentRecord {
   /** what was put into the workspace, whole: without it, what lies there is half made */
-  content: Pick<ContentStatus, 'session' | 'git'>
+  content: Pick<ContentStatus, 'session' | 'git'> & {
+    /** where the first repository lies in the workspace; undefined: there is none */
+    folder?: string
+  }
   /** links in folders of the environment's own: path inside → what it leads to */
   links: Readonly<Record<string, string>>
 }

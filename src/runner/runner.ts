@@ -5,6 +5,7 @@ import type { Logger } from 'pino'
 import { CofferError, NotFound } from '../errors.ts'
 import { Environment, type EnvironmentContext } from './environment.ts'
 import { serveExec } from './exec.ts'
+import type { ExecRequest } from './exec-request.ts'
 import { Folders } from './folders.ts'
 import type { Assignment, Lease, RunnerInterface } from './interface.ts'
 import { killLeftovers } from './leftovers.ts'
@@ -92,8 +93,13 @@ export class Runner {
 
   /** Serves a client that runs a command in an environment; the stream is closed at the end. */
   exec(environmentId: string, stream: Duplex): void {
-    serveExec(stream, async (request) => await this.getEnvironment(environmentId).start(request)).catch(
-      (err) => this.#logger.error({ err, environment: environmentId }, 'a command could not be started')
+    const start = async (request: ExecRequest) => {
+      const environment = this.getEnvironment(environmentId)
+      const { location } = environment
+      return await environment.start({ ...(location && { workingDirectory: location }), ...request })
+    }
+    serveExec(stream, start).catch((err) =>
+      this.#logger.error({ err, environment: environmentId }, 'a command could not be started')
     )
   }
 

@@ -1,3 +1,4 @@
+import path from 'node:path'
 import type { Folders } from './folders.ts'
 import { CloneFailed, cloneSources } from './git.ts'
 import type { Content, ContentStatus } from './interface.ts'
@@ -22,6 +23,8 @@ export class Workspace {
   readonly #sandbox: Sandbox
   #record: EnvironmentRecord | undefined
   #status: ContentStatus | undefined
+  /** of the first repository, in the workspace */
+  #folder: string | undefined
 
   constructor(environmentId: string, folders: Folders, sandbox: Sandbox) {
     this.#environmentId = environmentId
@@ -87,7 +90,8 @@ export class Workspace {
   /** Writes down that all is there, and what links there may be. */
   async remember(links: Readonly<Record<string, string>>): Promise<void> {
     const { session, git } = this.#status!
-    const record = { content: { session, ...(git && { git }) }, links }
+    const content = { session, ...(git && { git }), ...(this.#folder && { folder: this.#folder }) }
+    const record = { content, links }
     if (JSON.stringify(record) !== JSON.stringify(this.#record)) {
       await writeRecord(this.#folders.ownOf(this.#environmentId), record)
     }
@@ -102,7 +106,10 @@ export class Workspace {
   }
 
   #describe(content: EnvironmentRecord['content'], phase: ContentStatus['phase']): ContentStatus {
-    const { workspace: location } = this.#sandbox.inside(this.#folders.of(this.#environmentId))
-    return { ...content, phase, location }
+    const { session, git, folder } = content
+    this.#folder = folder
+    const { workspace } = this.#sandbox.inside(this.#folders.of(this.#environmentId))
+    const location = folder ? path.posix.join(workspace, folder) : workspace
+    return { session, ...(git && { git }), phase, location }
   }
 }

@@ -273,7 +273,7 @@ t.test('no variable of the runner is passed on, not even to bubblewrap', async (
   const child = await sandbox.start(folders, { ...plain, command: ['sh', '-c', 'echo ready; read go; env'] })
   await once(child.stdout, 'readable')
   // Those of other tests come and go meanwhile.
-  const ours = processesOf(/^(\/\S*\/)?bwrap /).filter((pid) => parentOf(pid) === process.pid)
+  const ours = processesOf(/^(\/\S*\/)?bwrap /).filter((pid) => parentOf(Number(pid)) === process.pid)
   t.ok(ours.length > 0)
   for (const pid of ours) {
     t.notMatch(readFileSync(`/proc/${pid}/environ`, 'latin1'), /marker-of-the-runner/)
