@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import type { Duplex } from 'node:stream'
 import { readOwnEnvironment } from '../../config.ts'
 import { ExecClient, ExecFailed } from '../../runner/exec-client.ts'
@@ -58,6 +59,8 @@ function enterRawMode(): () => void {
   if (!stdin.isTTY) return () => {}
   const leave = () => void stdin.setRawMode(false)
   stdin.setRawMode(true)
+  // Node lets line feeds become line breaks, which the other terminal has seen to, where programs wanted it.
+  spawnSync('stty', ['-opost'], { stdio: ['inherit', 'ignore', 'ignore'] })
   process.once('exit', leave)
   return () => {
     process.off('exit', leave)
