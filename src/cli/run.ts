@@ -1,7 +1,7 @@
 import { Command } from 'commander'
 import type { ApiClient } from './api-client.ts'
 import { openClient, say } from './env/client.ts'
-import { type CommandOrder, runRemotely } from './env/command.ts'
+import { runRemotely, workingDirectoryOf } from './env/command.ts'
 import { addCreationOptions, type CreationOptions, createEnvironment, readCreation } from './env/creation.ts'
 import { askToDelete } from './env/delete.ts'
 import { describeFailedSecret, failedSecretsOf, fullNameOf } from './env/describe.ts'
@@ -30,7 +30,9 @@ Examples:
   $ npx coffer run --project web --tty -- bash
   $ npx coffer run --project web --keep --name review -- make seed`
 
-interface RunOptions extends CreationOptions, Omit<CommandOrder, 'command'> {
+interface RunOptions extends CreationOptions {
+  cwd?: string
+  tty?: true
   keep?: true
   strict?: true
   verbose?: true
@@ -90,7 +92,7 @@ async function runIn(
     requireSecrets(running!, options)
     const session = await openSession(client, environment.id!)
     if (!stop.aborted) {
-      const order = { command, ...(cwd !== undefined && { cwd }), ...(tty && { tty }) }
+      const order = { command, ...workingDirectoryOf(running!, cwd), ...(tty && { tty }) }
       return await runRemotely(session, order, signals)
     }
     session.destroy()
@@ -117,7 +119,11 @@ function tellKept(environment: Environment): true {
 }
 
 /** Whether the server will delete it; a signal that comes twice ends this. */
-async function cleanUp(client: ApiClient, { id }: Environment, signals: Signals): Promise<boolean> {
+async function cleanUp(
+  { patience: _, ...client }: ApiClient,
+  { id }: Environment,
+  signals: Signals
+): Promise<boolean> {
   const given = new AbortController()
   let asked = false
   const take = (name: NodeJS.Signals) => {

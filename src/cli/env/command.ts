@@ -1,15 +1,28 @@
-import type { Duplex } from 'node:stream'
+import { spawnSync } from 'node:child_process'
+import path from 'node:path'
+import { type Duplex, Writable } from 'node:stream'
 import { readOwnEnvironment } from '../../config.ts'
 import { ExecClient, ExecFailed } from '../../runner/exec-client.ts'
 import type { ExecRequest } from '../../runner/exec-request.ts'
 import { CommandFailed } from '../terminal.ts'
+import type { Environment } from './messages.ts'
 import { type Signals, statusOfSignal } from './signals.ts'
 
 export interface CommandOrder {
   command: readonly string[]
-  /** inside; undefined: the workspace */
-  cwd?: string
+  /** inside; undefined: the runner's choice */
+  workingDirectory?: string
   tty?: true
+}
+
+/** Where a command is run: where the content is, or a folder from there. */
+export function workingDirectoryOf(
+  { status }: Environment,
+  cwd = '.'
+): Pick<CommandOrder, 'workingDirectory'> {
+  const location = status?.content?.contentLocationInMachine
+  if (location) return { workingDirectory: path.posix.resolve(location, cwd) }
+  return cwd === '.' ? {} : { workingDirectory: cwd }
 }
 
 /**
@@ -19,7 +32,8 @@ export interface CommandOrder {
  * @throws CommandFailed when it is not known how the command ended
  */
 export async function runRemotely(session: Duplex, order: CommandOrder, signals: Signals): Promise<number> {
-  const { stdin, stdout, stderr } = process
+  const { stdin } = process
+  const [stdout, stderr] = [rememberingEnd(process.stdout), rememberingEnd(process.stderr)]
   const leaveRawMode = order.tty ? enterRawMode() : () => {}
   try {
     const client = new ExecClient(session, requestOf(order), { stdin, stdout, stderr })
@@ -36,10 +50,16 @@ export async function runRemotely(session: Duplex, order: CommandOrder, signals:
   }
 }
 
-function requestOf({ command, cwd, tty }: CommandOrder): ExecRequest {
+/** Node's own standard streams open themselves again after each write that failed, as if somebody still read them. */
+function rememberingEnd(stream: NodeJS.WriteStream): Writable {
+  const remembering = new Writable({ write: (bytes, _encoding, done) => void stream.write(bytes, done) })
+  return remembering.on('error', () => {})
+}
+
+function requestOf({ command, workingDirectory, tty }: CommandOrder): ExecRequest {
   return {
     command,
-    ...(cwd !== undefined && { workingDirectory: cwd }),
+    ...(workingDirectory !== undefined && { workingDirectory }),
     ...(tty && { terminal: terminalHere() })
   }
 }
@@ -58,6 +78,8 @@ function enterRawMode(): () => void {
   if (!stdin.isTTY) return () => {}
   const leave = () => void stdin.setRawMode(false)
   stdin.setRawMode(true)
+  // Node lets line feeds become line breaks, which the other terminal has seen to, where programs wanted it.
+  spawnSync('stty', ['-opost'], { stdio: ['inherit', 'ignore', 'ignore'] })
   process.once('exit', leave)
   return () => {
     process.off('exit', leave)

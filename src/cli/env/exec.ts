@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import { outliveReaders } from '../terminal.ts'
 import { openClient } from './client.ts'
-import { type CommandOrder, runRemotely } from './command.ts'
+import { runRemotely, workingDirectoryOf } from './command.ts'
 import { findEnvironment } from './find.ts'
 import { openSession } from './session.ts'
 import { Signals, statusOfSignal } from './signals.ts'
@@ -42,9 +42,7 @@ export function addExecCommands(env: Command): void {
     .option('--cwd <folder>', 'where it is run; the workspace otherwise')
     .option('-t, --tty', 'give it a terminal, of the size that this one has now')
     .addHelpText('after', EXEC_HELP)
-    .action((nameOrId: string, command: string[], options: ExecOptions) =>
-      exec(nameOrId, { ...options, command })
-    )
+    .action((nameOrId: string, command: string[], options: ExecOptions) => exec(nameOrId, command, options))
 
   env
     .command('shell')
@@ -54,17 +52,18 @@ export function addExecCommands(env: Command): void {
     .addHelpText('after', SHELL_HELP)
     .action((nameOrId: string, options: Pick<ExecOptions, 'cwd'>) => {
       const { isTTY } = process.stdin
-      return exec(nameOrId, { ...options, command: LOGIN_SHELL, ...(isTTY && { tty: true }) })
+      return exec(nameOrId, LOGIN_SHELL, { ...options, ...(isTTY && { tty: true }) })
     })
 }
 
-async function exec(nameOrId: string, order: CommandOrder): Promise<void> {
+async function exec(nameOrId: string, command: readonly string[], { cwd, tty }: ExecOptions): Promise<void> {
   outliveReaders()
   const client = openClient()
-  const { id } = await findEnvironment(client, nameOrId)
-  const session = await openSession(client, id!)
+  const environment = await findEnvironment(client, nameOrId)
+  const session = await openSession(client, environment.id!)
   const signals = new Signals((name) => process.exit(statusOfSignal(name)))
   try {
+    const order = { command, ...workingDirectoryOf(environment, cwd), ...(tty && { tty }) }
     process.exitCode = await runRemotely(session, order, signals)
   } finally {
     signals.close()
