@@ -252,13 +252,18 @@ export async function askEnvironment(
     await updateEnvironment(tx, now.environment_id, {
       desiredPhase: intention.desiredPhase,
       ...(intention.archived !== archived && { archived: intention.archived }),
-      ...(wish === 'start' && { started: true }),
+      ...(wish === 'start' && { started: true, phase: phaseAtStart(now.phase) }),
       newVersion
     })
     // One that was stopped missed what changed meanwhile.
     if (wish === 'start') await resolveAgain(tx, now.environment_id)
     await insertAuditEvents(tx, [eventOf(principal, environment, wish)])
   })
+}
+
+/** One that is stopped is so no longer: helpers of the SDK take a stopped environment for one that will not run. */
+function phaseAtStart(phase: string): string {
+  return phase === 'ENVIRONMENT_PHASE_STOPPED' ? 'ENVIRONMENT_PHASE_STARTING' : phase
 }
 
 /**

@@ -291,6 +291,8 @@ export interface EnvironmentChange {
   name?: string
   spec?: object
   desiredPhase?: string
+  /** the observed one */
+  phase?: string
   started?: boolean
   active?: boolean
   archived?: boolean
@@ -313,6 +315,10 @@ export async function updateEnvironment(
       ...(change.name !== undefined && { name: change.name }),
       ...(change.spec && { spec: JSON.stringify(change.spec) }),
       ...(change.desiredPhase !== undefined && { desired_phase: change.desiredPhase }),
+      ...(change.phase !== undefined && {
+        phase: change.phase,
+        status_version: sql<number>`status_version + 1`
+      }),
       ...(change.started && { last_started_at: now }),
       ...((change.started || change.active) && { last_active_at: now }),
       ...(change.archived !== undefined && { archived_at: change.archived ? now : null }),
