@@ -43,7 +43,7 @@ async function remove(namesOrIds: string[], { force, wait }: DeleteOptions): Pro
   for (const id of environments.keys()) await askToDelete(client, id, force)
   const signal = stopSignal()
   for (const [id, environment] of environments) {
-    const progress = new Progress(say)
+    const progress = new Progress(say, environment)
     const onState = progress.report.bind(progress)
     if (wait) await waitFor(client, id, 'deleted', { signal, onState })
     process.stdout.write(`${fullNameOf(environment)} is ${wait || force ? 'deleted' : 'being deleted'}.\n`)

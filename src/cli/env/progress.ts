@@ -7,11 +7,14 @@ const GOING: ReadonlySet<string> = new Set(['stopping', 'stopped', 'deleting'])
 /** Tells a person how an environment comes along: a line for each phase, and for each secret that is not delivered. */
 export class Progress {
   readonly #say: (line: string) => void
-  readonly #told = new Set<string>()
-  #phase = ''
+  readonly #told: Set<string>
+  #phase: string | undefined
 
-  constructor(say: (line: string) => void) {
+  /** @param before what is known already; undefined: nothing */
+  constructor(say: (line: string) => void, before?: Environment) {
     this.#say = say
+    this.#phase = before && phaseOf(before)
+    this.#told = new Set(before && remarksOn(before))
   }
 
   report(environment: Environment): void {
@@ -19,12 +22,14 @@ export class Progress {
     const phase = phaseOf(environment)
     if (phase !== this.#phase) this.#say(`${name}: ${phase}`)
     this.#phase = phase
-    const remarks = GOING.has(phase)
-      ? failuresOf(environment)
-      : [...warningsOf(environment), ...failedSecretsOf(environment).map(describeFailedSecret)]
-    for (const remark of remarks.filter((each) => !this.#told.has(each))) {
+    for (const remark of remarksOn(environment).filter((each) => !this.#told.has(each))) {
       this.#told.add(remark)
       this.#say(`${name}: ${remark}`)
     }
   }
+}
+
+function remarksOn(environment: Environment): string[] {
+  if (GOING.has(phaseOf(environment))) return failuresOf(environment)
+  return [...warningsOf(environment), ...failedSecretsOf(environment).map(describeFailedSecret)]
 }

@@ -50,7 +50,7 @@ async function ask({ name, goal }: Verb, nameOrId: string, wait: boolean): Promi
   const method = name === 'start' ? 'StartEnvironment' : 'StopEnvironment'
   await call(client, `gitpod.v1.EnvironmentService/${method}`, { environmentId })
   if (wait) {
-    const progress = new Progress(say)
+    const progress = new Progress(say, environment)
     const onState = progress.report.bind(progress)
     await waitFor(client, environmentId, goal, { signal: stopSignal(), onState })
   }

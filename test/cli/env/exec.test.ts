@@ -139,6 +139,11 @@ t.test('a server that refuses', async (t) => {
     stdout: 'in\n'
   })
   t.notOk(proxy.requests.join().includes(world.owner.token))
+  proxy.stripsUpgrades = true
+  t.match(await coffer(['env', 'exec', id, '--', 'true'], undefined, through), {
+    code: 1,
+    stderr: /A proxy on the way does not pass WebSockets on\.\n$/
+  })
 })
 
 t.test('a connection that is lost', async (t) => {

@@ -39,12 +39,16 @@ t.test('an environment from its creation to its end', async (t) => {
   })
   t.notOk(JSON.stringify([got, asJson]).includes(VALUE))
 
-  t.match(await coffer(['env', 'stop', 'mine']), { code: 0, stdout: `mine (${id}) is stopped.\n` })
+  t.match(await coffer(['env', 'stop', 'mine']), {
+    code: 0,
+    stdout: `mine (${id}) is stopped.\n`,
+    stderr: /^(mine: stopping\n)?mine: stopped\n$/
+  })
   t.match((await coffer(['env', 'get', 'mine'])).stdout, /^Phase {5}stopped$/m)
   t.match(await coffer(['env', 'start', id]), {
     code: 0,
     stdout: `mine (${id}) is running.\n`,
-    stderr: /mine: running\n/
+    stderr: /^(mine: starting\n)?mine: running\nmine: the secret LOST .*\n$/
   })
   t.equal((await listEnvironments())[0].status.phase, 'ENVIRONMENT_PHASE_RUNNING')
   t.match(await coffer(['env', 'delete', 'mine']), { code: 0, stdout: `mine (${id}) is deleted.\n` })

@@ -12,6 +12,8 @@ export interface Proxy {
   refuse: Map<string, number>
   /** these reach the server, and the client has no answer */
   lose: Set<string>
+  /** as proxies do that are not told to pass WebSockets on */
+  stripsUpgrades: boolean
   /** all that is open now breaks */
   cut(): void
 }
@@ -54,7 +56,9 @@ export async function startProxy(t: Test, target: string): Promise<Proxy> {
     }
     const lines = [`${request.method} ${request.url} HTTP/1.1`]
     for (let n = 0; n < request.rawHeaders.length; n += 2) {
-      lines.push(`${request.rawHeaders[n]}: ${request.rawHeaders[n + 1]}`)
+      const name = request.rawHeaders[n]!
+      if (proxy.stripsUpgrades && /^(upgrade|connection)$/i.test(name)) continue
+      lines.push(`${name}: ${request.rawHeaders[n + 1]}`)
     }
     passed.write(`${lines.join('\r\n')}\r\n\r\n`)
     passed.write(head)
@@ -69,6 +73,7 @@ export async function startProxy(t: Test, target: string): Promise<Proxy> {
     requests: [],
     refuse: new Map(),
     lose: new Set(),
+    stripsUpgrades: false,
     cut() {
       for (const socket of sockets) socket.destroy()
     }
