@@ -47,7 +47,6 @@ t.test('from a project to what a process inside sees, a new value, stop, start a
   const { environment } = await client.environments.createFromProject({ projectId, spec: {} })
   const environmentId = environment.id
   const state = new EnvironmentState(client, environmentId)
-  t.teardown(() => state.close())
   await state.waitUntilRunning()
   const running = await state.getEnvironment()
   t.equal(running.status!.phase, 'ENVIRONMENT_PHASE_RUNNING')
@@ -77,6 +76,9 @@ t.test('from a project to what a process inside sees, a new value, stop, start a
   )
   const renewed = await runInside(runner, environmentId, 'echo "$DB_URL"; cat /etc/coffer-test/key')
   t.equal(renewed.stdout, 'postgres://two\nanother')
+
+  // It would go on asking for what is gone.
+  await state.close()
 
   await client.environments.update({ environmentId, metadata: { name: 'renamed' } as never })
   t.equal((await client.environments.retrieve({ environmentId })).environment.metadata!.name, 'renamed')
@@ -114,6 +116,11 @@ t.test('an environment whose repository cannot be cloned fails, and the helper s
     environmentClass: { environmentClassId }
   })
   const { environment } = await client.environments.createFromProject({ projectId: project!.id!, spec: {} })
+  // The helper looks for a failure only when it begins.
+  await until(async () => {
+    const now = await client.environments.retrieve({ environmentId: environment.id })
+    return now.environment.status!.failureMessage !== undefined
+  })
   await t.rejects(waitForEnvironmentRunning(client, environment.id), { message: /credentials/ })
   await client.environments.delete({ environmentId: environment.id })
   await until(async () =>
