@@ -4,6 +4,7 @@ import {
   type EnvironmentOrigin,
   findReceived,
   findResolutionContext,
+  findResolvable,
   listCandidates,
   lockForResolution,
   storeResolution
@@ -39,6 +40,18 @@ export async function resolveAgain(tx: Transaction<Database>, environmentId: num
   if (isDeepStrictEqual(secrets, resolution)) return false
   await storeResolution(tx, environmentId, secrets, readable)
   return true
+}
+
+/**
+ * The same, and a lock and a transaction only for an environment that is to change: most of those that are looked at
+ * are as they should be.
+ */
+export async function bringUpToDate(db: Kysely<Database>, environmentId: number): Promise<boolean> {
+  const environment = await findResolvable(db, environmentId)
+  if (!environment) return false
+  const { secrets } = await resolveNow(db, environment, environment.chosenSecrets as Choice | null)
+  if (isDeepStrictEqual(secrets, environment.resolution)) return false
+  return await db.transaction().execute((tx) => resolveAgain(tx, environmentId))
 }
 
 /**
