@@ -28,8 +28,15 @@ const statements = [
      ADD COLUMN lockdown_at timestamptz,
      ADD COLUMN lease_holder uuid,
      ADD COLUMN lease_epoch integer NOT NULL DEFAULT 0,
-     ADD COLUMN lease_until timestamptz`,
+     ADD COLUMN lease_until timestamptz,
+     ADD COLUMN timeout_seconds double precision GENERATED ALWAYS AS (
+       rtrim(spec -> 'timeout' ->> 'disconnected', 's')::double precision) STORED`,
   'CREATE INDEX environments_by_runner ON environments (runner_id)',
+  'CREATE INDEX environments_by_class ON environments (environment_class_id)',
+  'CREATE INDEX environments_by_holder ON environments (lease_holder) WHERE lease_holder IS NOT NULL',
+  // What a runner has to work on: all but what is to be stopped, and is.
+  `CREATE INDEX environments_to_work_on ON environments (runner_id, id)
+     WHERE NOT (desired_phase = 'ENVIRONMENT_PHASE_STOPPED' AND phase = 'ENVIRONMENT_PHASE_STOPPED')`,
   'CREATE INDEX environments_by_creator ON environments (creator_uid)',
   'CREATE INDEX environments_by_repository ON environments (repository_id)',
 

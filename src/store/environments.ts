@@ -459,12 +459,18 @@ export async function prolongLeases(
   holder: string,
   leases: readonly { environmentId: string; epoch: number }[]
 ): Promise<string[]> {
+  // In order of id, as who removes several locks them.
   const { rows } = await sql<{ uid: string }>`
-    update environments e set lease_until = now() + ${LEASE}
-    from unnest(${leases.map(({ environmentId }) => environmentId)}::uuid[],
-      ${leases.map(({ epoch }) => epoch)}::integer[]) as held(uid, epoch)
-    where e.uid = held.uid and e.lease_epoch = held.epoch and e.lease_holder = ${holder}::uuid and ${isOf(runners)}
-    returning e.uid`.execute(db)
+    with kept as (
+      select e.id from environments e
+      join unnest(${leases.map(({ environmentId }) => environmentId)}::uuid[],
+        ${leases.map(({ epoch }) => epoch)}::integer[]) as held(uid, epoch)
+        on e.uid = held.uid and e.lease_epoch = held.epoch
+      where e.lease_holder = ${holder}::uuid and ${isOf(runners)}
+      order by e.id for no key update of e)
+    update environments e set lease_until = now() + ${LEASE} from kept where e.id = kept.id returning e.uid`.execute(
+    db
+  )
   return rows.map(({ uid }) => uid)
 }
 
@@ -483,16 +489,27 @@ export async function listExisting(
   return rows.map(({ uid }) => uid)
 }
 
-/** Environments that have not been used for longer than their timeout, and are still to run. */
+/** Whether the environment `e` is still to run, but has not been used for longer than its timeout. */
+const isIdle = sql<boolean>`(e.desired_phase = 'ENVIRONMENT_PHASE_RUNNING' and e.phase = 'ENVIRONMENT_PHASE_RUNNING'
+  and e.timeout_seconds > 0 and extract(epoch from now() - e.last_active_at) > e.timeout_seconds)`
+
 export async function listIdle(db: Kysely<Database>, atMost: number): Promise<number[]> {
-  const { rows } = await sql<{ id: number }>`
-    select e.id from environments e
-    where e.desired_phase = 'ENVIRONMENT_PHASE_RUNNING' and e.phase = 'ENVIRONMENT_PHASE_RUNNING'
-      and rtrim(e.spec -> 'timeout' ->> 'disconnected', 's')::double precision > 0
-      and e.last_active_at < now() - make_interval(secs =>
-        rtrim(e.spec -> 'timeout' ->> 'disconnected', 's')::double precision)
-    order by e.id limit ${atMost}::bigint`.execute(db)
+  const rows = await db
+    .selectFrom('environments as e')
+    .select('e.id')
+    .where(isIdle)
+    .orderBy('e.id')
+    .limit(atMost)
+    .execute()
   return rows.map(({ id }) => id)
+}
+
+/** The same for one, locked; undefined when somebody came back, or stopped it, since it was found. */
+export async function lockIdle(
+  tx: Transaction<Database>,
+  environmentId: number
+): Promise<LockedEnvironment | undefined> {
+  return await locked(tx).where('e.id', '=', environmentId).where(isIdle).executeTakeFirst()
 }
 
 /** Locks the environments of a runner, whatever they are doing, in order of id. */

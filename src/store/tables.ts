@@ -410,6 +410,8 @@ export interface EnvironmentsTable {
   lease_holder: string | null
   lease_epoch: Generated<number>
   lease_until: Date | null
+  /** of the spec; null: it says none */
+  timeout_seconds: GeneratedAlways<number | null>
 }
 
 /** The secrets that an environment receives: all that its token may read. */
