@@ -15,6 +15,7 @@ const statements = [
      ADD COLUMN spec jsonb NOT NULL DEFAULT '{}',
      ADD COLUMN chosen_secrets jsonb,
      ADD COLUMN own_secrets boolean NOT NULL DEFAULT true,
+     ADD COLUMN held_own_secrets boolean NOT NULL DEFAULT false,
      ADD COLUMN resolution jsonb NOT NULL DEFAULT '[]',
      ADD COLUMN desired_phase text NOT NULL DEFAULT 'ENVIRONMENT_PHASE_RUNNING',
      ADD COLUMN phase text NOT NULL DEFAULT 'ENVIRONMENT_PHASE_CREATING',

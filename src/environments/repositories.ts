@@ -1,6 +1,7 @@
 import type { Kysely } from 'kysely'
 import { findRepository } from '../store/repositories.ts'
 import type { Database } from '../store/tables.ts'
+import { sourceOf } from './context-url.ts'
 import type { Initializer } from './spec.ts'
 
 // Whether a project's remote is a repository that is known here, whose secrets then join.
@@ -44,10 +45,13 @@ function decode(segment: string): string | undefined {
   }
 }
 
-/** The first remote of an initializer; undefined without one. */
+/** The first remote of an initializer, as it is cloned; undefined without one. */
 export function firstRemote(initializer: Initializer | undefined): string | undefined {
-  const [first] = initializer?.specs ?? []
-  return first?.git?.remoteUri ?? first?.contextUrl?.url
+  for (const spec of initializer?.specs ?? []) {
+    const source = sourceOf(spec)
+    if (source) return source.remoteUri
+  }
+  return undefined
 }
 
 /** The number of the repository that an environment is about; null when none is known here. */

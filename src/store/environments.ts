@@ -205,8 +205,8 @@ export interface LockedEnvironment {
   phase: string
   archived_at: Date | null
   lease_epoch: number
-  spec_version: number
-  resolution: object[]
+  creator_uid: string
+  held_own_secrets: boolean
 }
 
 function locked(tx: Transaction<Database>) {
@@ -224,8 +224,8 @@ function locked(tx: Transaction<Database>) {
       'e.phase',
       'e.archived_at',
       'e.lease_epoch',
-      'e.spec_version',
-      'e.resolution'
+      'e.creator_uid',
+      'e.held_own_secrets'
     ])
     .forUpdate('e')
 }
@@ -297,6 +297,8 @@ export interface EnvironmentChange {
   lockdownAt?: string | null
   activity?: object
   ownSecrets?: boolean
+  /** null: of none that is known here */
+  repositoryId?: number | null
   /** whether what a runner acts on changes */
   newVersion: boolean
 }
@@ -321,6 +323,7 @@ export async function updateEnvironment(
       }),
       ...(change.activity && { activity: JSON.stringify(change.activity) }),
       ...(change.ownSecrets !== undefined && { own_secrets: change.ownSecrets }),
+      ...(change.repositoryId !== undefined && { repository_id: change.repositoryId }),
       ...(change.newVersion && { spec_version: sql<number>`spec_version + 1` })
     })
     .where('id', '=', environmentId)

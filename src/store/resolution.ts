@@ -187,16 +187,24 @@ export async function lockForResolution(
   return await resolvable(tx, environmentId).forUpdate().executeTakeFirst()
 }
 
-/** Stores what an environment receives: all that its tokens may read. */
+/**
+ * Stores what an environment receives: all that its tokens may read.
+ *
+ * @param ownSecrets whether there are some of its creator's own among these
+ */
 export async function storeResolution(
   tx: Transaction<Database>,
   environmentId: number,
   resolution: readonly object[],
-  secretIds: readonly number[]
+  { secretIds, ownSecrets }: { secretIds: readonly number[]; ownSecrets: boolean }
 ): Promise<void> {
   await tx
     .updateTable('environments')
-    .set({ resolution: JSON.stringify(resolution), spec_version: sql<number>`spec_version + 1` })
+    .set({
+      resolution: JSON.stringify(resolution),
+      spec_version: sql<number>`spec_version + 1`,
+      ...(ownSecrets && { held_own_secrets: true })
+    })
     .where('id', '=', environmentId)
     .execute()
   await sql`delete from environment_secrets
