@@ -339,15 +339,19 @@ export async function touchEnvironment(db: Kysely<Database>, environmentId: numb
     .execute()
 }
 
-/** The process that has the lease now; undefined when nobody has. */
-export async function findHolder(db: Kysely<Database>, environmentId: number): Promise<string | undefined> {
+/** The process that has the lease now, and whose it is; undefined when nobody has. */
+export async function findHolder(
+  db: Kysely<Database>,
+  environmentId: number
+): Promise<{ runner: number | 'hosted'; holder: string } | undefined> {
   const row = await db
-    .selectFrom('environments')
-    .select('lease_holder')
-    .where('id', '=', environmentId)
-    .where('lease_until', '>', sql<Date>`now()`)
+    .selectFrom('environments as e')
+    .innerJoin('runners as r', 'r.id', 'e.runner_id')
+    .select(['e.lease_holder as holder', 'r.id', 'r.hosted'])
+    .where('e.id', '=', environmentId)
+    .where('e.lease_until', '>', sql<Date>`now()`)
     .executeTakeFirst()
-  return row?.lease_holder ?? undefined
+  return row?.holder ? { runner: row.hosted ? 'hosted' : row.id, holder: row.holder } : undefined
 }
 
 export async function updateStatus(
