@@ -23,7 +23,7 @@ import {
 } from '../store/environments.ts'
 import type { Database } from '../store/tables.ts'
 import { errorAnswer } from './rpc/errors.ts'
-import { passOn } from './upgrades.ts'
+import { Ignored } from './upgrades.ts'
 
 // Commands in environments: a client and the runner of the environment each have a WebSocket to this server, which
 // decides who may enter and then passes bytes on without looking at them. What these say is `runner/frames.ts`.
@@ -81,13 +81,14 @@ export class ExecSessions {
 
   /** Takes what wants to become a WebSocket at this server; all other requests it serves as before. */
   listenTo(server: Server): void {
+    const ignored = new Ignored(server)
     server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
       // Read by hand: there are targets that are no URL, and nobody would hear of it.
       const [target = '', query] = (request.url ?? '').split('?', 2)
       const path = target.replace(/^\/api(?=\/)/, '')
       const known = Object.values(PATHS).find((one) => one === path)
       if (!known || request.headers.upgrade?.toLowerCase() !== 'websocket') {
-        passOn(server, request, socket, head)
+        ignored.passOn(request, socket, head)
         return
       }
       // Until it is a WebSocket, nobody else hears of what becomes of the connection.
