@@ -15,6 +15,7 @@ const statements = [
      ADD COLUMN spec jsonb NOT NULL DEFAULT '{}',
      ADD COLUMN chosen_secrets jsonb,
      ADD COLUMN own_secrets boolean NOT NULL DEFAULT true,
+     ADD COLUMN held_own_secrets boolean NOT NULL DEFAULT false,
      ADD COLUMN resolution jsonb NOT NULL DEFAULT '[]',
      ADD COLUMN desired_phase text NOT NULL DEFAULT 'ENVIRONMENT_PHASE_RUNNING',
      ADD COLUMN phase text NOT NULL DEFAULT 'ENVIRONMENT_PHASE_CREATING',
@@ -28,10 +29,22 @@ const statements = [
      ADD COLUMN lockdown_at timestamptz,
      ADD COLUMN lease_holder uuid,
      ADD COLUMN lease_epoch integer NOT NULL DEFAULT 0,
-     ADD COLUMN lease_until timestamptz`,
+     ADD COLUMN lease_until timestamptz,
+     ADD COLUMN timeout_seconds double precision GENERATED ALWAYS AS (
+       rtrim(spec -> 'timeout' ->> 'disconnected', 's')::double precision) STORED`,
   'CREATE INDEX environments_by_runner ON environments (runner_id)',
+  'CREATE INDEX environments_by_class ON environments (environment_class_id)',
+  'CREATE INDEX environments_by_holder ON environments (lease_holder) WHERE lease_holder IS NOT NULL',
+  // What a runner has to work on: all but what is to be stopped, and is.
+  `CREATE INDEX environments_to_work_on ON environments (runner_id, id)
+     WHERE NOT (desired_phase = 'ENVIRONMENT_PHASE_STOPPED' AND phase = 'ENVIRONMENT_PHASE_STOPPED')`,
   'CREATE INDEX environments_by_creator ON environments (creator_uid)',
   'CREATE INDEX environments_by_repository ON environments (repository_id)',
+
+  // What an environment receives is stored with it: to resolve it waits for nobody who removes a secret, nor the other
+  // way round. What is left of a secret that is gone gives nothing, and goes when the environment is resolved again.
+  'ALTER TABLE environment_secrets DROP CONSTRAINT environment_secrets_secret_id_fkey',
+  'DROP INDEX environment_secrets_by_secret',
 
   // What a token of an environment is for. One that delivers is good for one lease.
   'ALTER TABLE tokens ADD COLUMN purpose text, ADD COLUMN lease_epoch integer',
@@ -64,15 +77,24 @@ const statements = [
   `CREATE TRIGGER environments_status_told AFTER UPDATE OF status_version ON environments FOR EACH ROW
      WHEN (OLD.status_version <> NEW.status_version) EXECUTE FUNCTION tell_status()`,
 
-  // Whatever may change which secrets an environment receives: it is resolved again.
+  // Whatever may change which secrets an environment receives: the collection of which it is resolved again, or that of
+  // whoever was given or lost something. What was removed is no environment's any more: all of its owner's are.
   `CREATE FUNCTION tell_resolution() RETURNS trigger LANGUAGE plpgsql AS $$
      BEGIN
-       PERFORM pg_notify('coffer_resolution', coalesce(NEW.collection, ''));
+       PERFORM pg_notify('coffer_resolution', CASE
+         WHEN NEW.action ~ '^secret[.]' THEN NEW.collection
+         WHEN NEW.action ~ '^(membership|user)[.]' THEN 'codespaces/user/' || NEW.subject_uid
+         WHEN NEW.action ~ '^service_account[.]' THEN 'codespaces/service-account/' || NEW.subject_uid
+         WHEN NEW.action ~ '^collaborator[.]' THEN 'codespaces/' || NEW.collection
+         WHEN NEW.action = 'repository.remove' THEN ''
+         WHEN NEW.action ~ '^repository[.]' THEN 'codespaces/repository/' || NEW.subject_uid
+         WHEN NEW.action ~ '^project[.]' AND NEW.action <> 'project.remove' THEN 'codespaces/project/' || NEW.subject_uid
+         ELSE 'codespaces/organization/' || NEW.stream_uid END);
        RETURN NULL;
      END $$`,
   `CREATE TRIGGER audit_events_resolved AFTER INSERT ON audit_events FOR EACH ROW
      WHEN (NEW.outcome = 'allowed' AND NEW.transaction_id = pg_current_xact_id() AND (
-       NEW.action ~ '^(project|repository|collaborator|membership|group|service_account|user|organization)[.]'
+       NEW.action ~ '^(project|repository|collaborator|membership|group|service_account|user)[.]'
        OR NEW.action ~ '^secret[.](create|update|remove|visibility|repositor)' AND NEW.collection ~ '^codespaces/'))
      EXECUTE FUNCTION tell_resolution()`
 ]

@@ -180,7 +180,7 @@ async function startRunner(
   }
   const { runner } = started
   closers.push(() => runner.close())
-  app.attachments.add(runner.holder, runner)
+  app.attachments.add({ runner: 'hosted', holder: runner.holder }, runner)
 }
 
 /** Past a pooler, and without the time limit that requests have. */

@@ -2,7 +2,7 @@ import type { Kysely, Transaction } from 'kysely'
 import { hashToken, lastEight, makeToken } from '../auth/token.ts'
 import { insertAuditEvents, type Principal } from '../store/audit.ts'
 import type { Database, EnvironmentTokenPurpose } from '../store/tables.ts'
-import { deleteEndedEnvironmentTokens, insertToken } from '../store/tokens.ts'
+import { deleteEndedEnvironmentTokens, endOlderDeliveries, insertToken } from '../store/tokens.ts'
 import { inTheNameOf } from './change.ts'
 
 /** The environment that a token is for. */
@@ -17,6 +17,9 @@ export type EnvironmentTokenTerms = { lifetimeSeconds: number } & (
   | { purpose: 'deliver'; leaseEpoch: number }
   | { purpose: Exclude<EnvironmentTokenPurpose, 'deliver'> }
 )
+
+/** How long one that delivers is good for when there is a newer one. */
+const SUPERSEDED_SECONDS = 600
 
 /**
  * Makes a token for an environment, in the transaction of what it is for. One that delivers reads the values of the
@@ -33,6 +36,7 @@ export async function storeEnvironmentToken(
 ): Promise<{ token: string; expiresAt: Date }> {
   const token = makeToken('environment')
   await deleteEndedEnvironmentTokens(tx, environment_id)
+  if (terms.purpose === 'deliver') await endOlderDeliveries(tx, environment_id, SUPERSEDED_SECONDS)
   const { id, expires_at } = await insertToken(tx, {
     hash: hashToken(token),
     kind: 'environment',

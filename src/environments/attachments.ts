@@ -5,19 +5,27 @@ export interface AttachedRunner {
   exec(environmentId: string, stream: Duplex): void
 }
 
-/** The processes of runners that this server reaches, by who they say they are when they take leases. */
+/** Whose process it is: that of the runner of this number, or of the servers themselves. */
+export type Attached = { runner: number | 'hosted'; holder: string }
+
+/** The processes of runners that this server reaches. Who they are is told by their tokens, and not by them. */
 export class Attachments {
-  readonly #byHolder = new Map<string, AttachedRunner>()
+  readonly #byProcess = new Map<string, AttachedRunner>()
 
   /** Gives what takes it away again. */
-  add(holder: string, runner: AttachedRunner): () => void {
-    this.#byHolder.set(holder, runner)
+  add(process: Attached, runner: AttachedRunner): () => void {
+    const key = keyOf(process)
+    this.#byProcess.set(key, runner)
     return () => {
-      if (this.#byHolder.get(holder) === runner) this.#byHolder.delete(holder)
+      if (this.#byProcess.get(key) === runner) this.#byProcess.delete(key)
     }
   }
 
-  find(holder: string): AttachedRunner | undefined {
-    return this.#byHolder.get(holder)
+  find(process: Attached): AttachedRunner | undefined {
+    return this.#byProcess.get(keyOf(process))
   }
+}
+
+function keyOf({ runner, holder }: Attached): string {
+  return `${runner}/${holder}`
 }

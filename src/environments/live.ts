@@ -2,7 +2,7 @@ import type { Kysely } from 'kysely'
 import { listResolvable } from '../store/resolution.ts'
 import type { Database } from '../store/tables.ts'
 import { stopIdle } from './idle.ts'
-import { resolveAgain } from './resolution.ts'
+import { bringUpToDate } from './resolution.ts'
 
 /** Where the database tells that something changed which environments may depend on. */
 export const RESOLUTION_CHANNEL = 'coffer_resolution'
@@ -11,36 +11,42 @@ export const RESOLUTION_CHANNEL = 'coffer_resolution'
 const BATCH = 100
 /** So many are resolved at a time. */
 const AT_ONCE = 4
-/** What nobody told, as while the database was away, is found after so long. */
-const SWEEP_MS = 30_000
+/** So often it is looked for environments in which nobody is at work, and what failed is tried again. */
+const TICK_MS = 30_000
+/** After so many of these all are resolved: what nobody tells is that a service account's time is over. */
+const TICKS_A_SWEEP = 20
 
 export interface LiveOptions {
-  sweepMs?: number
   onError?: (error: unknown) => void
 }
 
 /**
  * Keeps environments that are to run up to date: whatever changes a secret, who may have it, or what its name hides,
- * they are resolved again, and their runner hears of what came out. Those in which nobody is at work are stopped. Every server does this for all; where two do it
- * for the same environment, one waits and finds nothing to do.
+ * they are resolved again, and their runner hears of what came out. Those in which nobody is at work are stopped. Every
+ * server does this for all; where two do it for the same environment, one waits and finds nothing to do.
  */
 export class LiveUpdates {
   readonly #db: Kysely<Database>
   readonly #options: LiveOptions
   readonly #timer: NodeJS.Timeout
-  /** collections whose secrets changed; null: of all */
-  #waiting = new Set<string | null>()
+  /** names of collections, of which something changed */
+  readonly #changed = new Set<string>()
+  /** those that could not be brought up to date; null: all */
+  readonly #failed = new Set<string | null>()
+  #sweeps = false
+  #ticks = 0
+  #stops = false
   #working: Promise<void> | undefined
   #closed = false
 
   constructor(db: Kysely<Database>, options: LiveOptions = {}) {
     this.#db = db
     this.#options = options
-    this.#timer = setInterval(() => this.#enqueue(null), options.sweepMs ?? SWEEP_MS)
+    this.#timer = setInterval(() => this.tick(), TICK_MS)
     this.#timer.unref()
   }
 
-  /** @param payload the name of a collection, or nothing for what is about more than one */
+  /** @param payload the name of a collection, or nothing for what is about all */
   hear(payload: string): void {
     this.#enqueue(payload === '' ? null : payload)
   }
@@ -50,6 +56,16 @@ export class LiveUpdates {
     this.#enqueue(null)
   }
 
+  /** Time has passed. */
+  tick(): void {
+    this.#stops = true
+    this.#ticks += 1
+    if (this.#ticks % TICKS_A_SWEEP === 0) this.#failed.add(null)
+    for (const collection of this.#failed) this.#enqueue(collection)
+    this.#failed.clear()
+    this.#start()
+  }
+
   async close(): Promise<void> {
     this.#closed = true
     clearInterval(this.#timer)
@@ -57,40 +73,61 @@ export class LiveUpdates {
   }
 
   #enqueue(collection: string | null): void {
+    if (collection === null) this.#sweeps = true
+    else this.#changed.add(collection)
+    this.#start()
+  }
+
+  #start(): void {
     if (this.#closed) return
-    this.#waiting.add(collection)
     this.#working ??= this.#work().finally(() => {
       this.#working = undefined
     })
   }
 
   async #work(): Promise<void> {
-    while (this.#waiting.size > 0 && !this.#closed) {
-      // Single collections first: a secret's new value has a reader who waits for it.
-      const [collection] = [...this.#waiting].sort((a, b) => Number(a === null) - Number(b === null))
-      this.#waiting.delete(collection!)
-      try {
-        if (collection === null) await stopIdle(this.#db)
-        await this.#resolve(collection!)
-      } catch (error) {
-        this.#options.onError?.(error)
-      }
+    while (!this.#closed && (this.#changed.size > 0 || this.#sweeps || this.#stops)) {
+      await this.#resolveChanged()
+      if (this.#stops) await this.#stopIdle()
+      if (this.#sweeps) await this.#sweep()
     }
   }
 
-  async #resolve(collection: string | null): Promise<void> {
+  async #stopIdle(): Promise<void> {
+    this.#stops = false
+    await stopIdle(this.#db).catch((error) => this.#options.onError?.(error))
+  }
+
+  async #resolveChanged(): Promise<void> {
+    for (const collection of this.#changed) {
+      this.#changed.delete(collection)
+      await this.#resolve(collection)
+    }
+  }
+
+  async #sweep(): Promise<void> {
+    this.#sweeps = false
+    // A secret's new value has a reader who waits for it, and does not wait until everything was looked at.
+    await this.#resolve(null, () => this.#resolveChanged())
+  }
+
+  async #resolve(collection: string | null, between = async () => {}): Promise<void> {
     const [, kind, ownerUid] = collection?.split('/') ?? []
     const owner = kind && ownerUid ? { kind, ownerUid } : null
-    for (let after = 0; !this.#closed; ) {
-      const ids = await listResolvable(this.#db, owner, { after, limit: BATCH })
-      if (ids.length === 0) return
-      after = ids.at(-1)!
-      await inParallel(ids, (id) => this.#db.transaction().execute((tx) => resolveAgain(tx, id)))
-      // A secret's new value does not wait until everything was looked at.
-      if (owner === null && [...this.#waiting].some((waiting) => waiting !== null)) {
-        this.#waiting.add(null)
-        return
+    const fail = (error: unknown) => {
+      this.#failed.add(collection)
+      this.#options.onError?.(error)
+    }
+    try {
+      for (let after = 0; !this.#closed; await between()) {
+        const ids = await listResolvable(this.#db, owner, { after, limit: BATCH })
+        if (ids.length === 0) return
+        after = ids.at(-1)!
+        // One that fails does not keep the others from what they are to receive.
+        await inParallel(ids, (id) => bringUpToDate(this.#db, id).catch(fail))
       }
+    } catch (error) {
+      fail(error)
     }
   }
 }

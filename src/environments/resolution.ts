@@ -4,11 +4,12 @@ import {
   type EnvironmentOrigin,
   findReceived,
   findResolutionContext,
+  findResolvable,
   listCandidates,
   lockForResolution,
   storeResolution
 } from '../store/resolution.ts'
-import type { Database } from '../store/tables.ts'
+import type { Database, EnvironmentTokenPurpose, Mount } from '../store/tables.ts'
 import { type Choice, ownersOf, type Resolution, reasonToWithhold, resolve } from './resolve.ts'
 
 // Resolution with what it is asked of: the store as it is now.
@@ -37,9 +38,25 @@ export async function resolveAgain(tx: Transaction<Database>, environmentId: num
   const { chosenSecrets, resolution } = environment
   const { secrets, readable } = await resolveNow(tx, environment, chosenSecrets as Choice | null)
   if (isDeepStrictEqual(secrets, resolution)) return false
-  await storeResolution(tx, environmentId, secrets, readable)
+  const ownSecrets = secrets.some(({ origin }) => origin === 'user' || origin === 'service-account')
+  await storeResolution(tx, environmentId, secrets, { secretIds: readable, ownSecrets })
   return true
 }
+
+/**
+ * The same, and a lock and a transaction only for an environment that is to change: most of those that are looked at
+ * are as they should be.
+ */
+export async function bringUpToDate(db: Kysely<Database>, environmentId: number): Promise<boolean> {
+  const environment = await findResolvable(db, environmentId)
+  if (!environment) return false
+  const { secrets } = await resolveNow(db, environment, environment.chosenSecrets as Choice | null)
+  if (isDeepStrictEqual(secrets, environment.resolution)) return false
+  return await db.transaction().execute((tx) => resolveAgain(tx, environmentId))
+}
+
+/** What is read from inside an environment; the rest is there already, or not for who is there. */
+const READ_INSIDE: readonly Mount[] = ['api-only', 'git']
 
 /**
  * Why an environment does not receive a secret any more that it was given, asked at each read; undefined: it does.
@@ -48,8 +65,11 @@ export async function resolveAgain(tx: Transaction<Database>, environmentId: num
 export async function reasonToRefuse(
   db: Kysely<Database>,
   environmentId: number,
-  secretUid: string
+  secretUid: string,
+  purpose: EnvironmentTokenPurpose
 ): Promise<string | undefined> {
   const received = await findReceived(db, environmentId, secretUid)
-  return received && reasonToWithhold(received, received)
+  if (!received) return undefined
+  if (purpose === 'inside' && !READ_INSIDE.includes(received.mount)) return 'it is not read from inside'
+  return reasonToWithhold(received, received)
 }

@@ -117,11 +117,9 @@ function outOfSight(context: ResolutionContext, secret: CandidateSecret): string
   const { visibility, selected } = secret
   if (visibility === 'all') return undefined
   const { repository_id, repository_private, repository_here } = context
-  const none = 'it is for repositories, and the project has none that is known here'
-  if (repository_id === null) return none
-  // Who names a repository in a project has not thereby access to it.
-  if (!joinsRepository(context)) {
-    return 'it is for repositories, and the creator has not the role write on the project’s'
+  // Who names a repository in a project has not thereby access to it, and does not learn whether it is there.
+  if (repository_id === null || !joinsRepository(context)) {
+    return 'it is for repositories, and the project has none on which the creator has the role write'
   }
   if (visibility === 'private') {
     return repository_private && repository_here

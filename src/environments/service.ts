@@ -22,7 +22,7 @@ import { compose, type SpecUpdate, update } from './compose.ts'
 import { decide, type Wish } from './lifecycle.ts'
 import { findRepositoryOf, firstRemote } from './repositories.ts'
 import { resolveAgain, resolveNow } from './resolution.ts'
-import type { Choice, Explanation, ResolvedSecret } from './resolve.ts'
+import type { Choice, Explanation } from './resolve.ts'
 import type { EnvironmentSpec, Initializer, ProjectDefaults } from './spec.ts'
 
 type Organization = Pick<OrganizationFacts, 'organization_id' | 'organization_uid'>
@@ -87,7 +87,7 @@ export async function createEnvironment(
       name: name ?? makeName(project, initializer),
       session_id: sessionId || randomUUID(),
       annotations,
-      original_context_url: firstRemote(initializer) ?? '',
+      original_context_url: contextUrlOf(initializer),
       spec: composed,
       chosen_secrets: choice,
       own_secrets: origin.ownSecrets
@@ -115,7 +115,6 @@ function defaultsOf(project: ProjectFacts): ProjectDefaults {
   }
 }
 
-/** A token that somebody issued for another account never brings that account's own secrets along. */
 function originOf(
   { principal, organization }: Creator,
   project: ProjectFacts | undefined,
@@ -127,8 +126,7 @@ function originOf(
     creatorUid: principal.uid!,
     projectId: project?.project_id ?? null,
     repositoryId,
-    ownSecrets:
-      principal.kind !== 'user' || principal.issuedByUid === null || principal.issuedByUid === principal.uid
+    ownSecrets: actsForItself(principal)
   }
 }
 
@@ -167,6 +165,12 @@ async function requireChosen(
   const given = new Set(secrets.map(({ id }) => id))
   if (choice.secrets.every(({ id }) => given.has(id))) return
   throw new NotFound('spec.secrets names a secret that this environment would not receive.')
+}
+
+/** What an environment is made from, as it was asked for. */
+function contextUrlOf(initializer: Initializer | undefined): string {
+  const [first] = initializer?.specs ?? []
+  return first?.contextUrl?.url ?? first?.git?.remoteUri ?? ''
 }
 
 /** After what it is made from, and told apart by some random letters. */
@@ -288,27 +292,41 @@ export interface EnvironmentUpdate {
   spec?: SpecUpdate | undefined
   /** text as the database reads it; null: none any more */
   lockdownAt?: string | null | undefined
+  /** by which what is cloned is looked for among the repositories that are known here */
+  actorId: number
+  gitHosts: ReadonlySet<string>
 }
 
-/** @throws NotFound when it is gone, Conflict when it cannot be changed now */
+/**
+ * What is in an environment is changed by those who may enter it.
+ *
+ * @throws NotFound when it is gone, Conflict when it cannot be changed now
+ * @throws Forbidden when the change would let somebody in
+ */
 export async function changeEnvironment(
   db: Kysely<Database>,
   principal: Principal,
   environment: Environment,
-  { name, spec, lockdownAt }: EnvironmentUpdate
+  { name, spec, lockdownAt, actorId, gitHosts }: EnvironmentUpdate
 ): Promise<void> {
+  const initializer = spec?.content?.initializer
+  const repositoryId = initializer && (await findRepositoryOf(db, actorId, initializer, gitHosts))
+  const { timeout: _timeout, ...inside } = spec ?? {}
   await change(db, principal, environment, async (tx, now) => {
     const decision = decide('update', {
       desiredPhase: now.desired_phase,
       archived: now.archived_at !== null
     })
     if ('refusal' in decision) throw new Conflict(decision.refusal)
+    if (Object.keys(inside).length > 0) await letIn(tx, principal, now)
     await updateEnvironment(tx, now.environment_id, {
       ...(name !== undefined && { name }),
       ...(spec && { spec: update(now.spec as EnvironmentSpec, spec) }),
       ...(lockdownAt !== undefined && { lockdownAt }),
+      ...(repositoryId !== undefined && { repositoryId }),
       newVersion: spec !== undefined
     })
+    if (repositoryId !== undefined) await resolveAgain(tx, now.environment_id)
     await insertAuditEvents(tx, [eventOf(principal, environment, 'update')])
   })
 }
@@ -326,15 +344,14 @@ export async function markActive(
   })
 }
 
-/** What is asked of an environment before somebody is let in. */
-const HOLDS_OWN_SECRETS =
-  'The environment holds secrets of its creator, who alone may enter it. Ask for an environment of your own.'
+const HELD_OWN_SECRETS =
+  'The environment holds, or held, secrets of its creator, who alone may enter it. Ask for an environment of your own.'
 
 /**
  * Notes that somebody enters an environment, in the transaction of what lets them in. When that is not its creator,
  * the creator's own secrets come into it no more.
  *
- * @throws Forbidden when it holds secrets of its creator
+ * @throws Forbidden when it ever held secrets of its creator
  */
 export async function enterEnvironment(
   tx: Transaction<Database>,
@@ -344,19 +361,24 @@ export async function enterEnvironment(
 ): Promise<void> {
   const now = await lockEnvironment(tx, environment.environment_id)
   if (!now) throw new NotFound()
-  // Whoever has a token for the environment was let in when it was made.
-  const who = principal.kind === 'environment' ? principal.issuedByUid : principal.uid
-  const own = who === environment.creator_uid
-  if (!own) {
-    if (holdsOwnSecrets(now)) throw new Forbidden(HOLDS_OWN_SECRETS)
-    await updateEnvironment(tx, environment.environment_id, { ownSecrets: false, newVersion: false })
-  }
+  await letIn(tx, principal, now)
   await updateEnvironment(tx, environment.environment_id, { active: true, newVersion: false })
   await insertAuditEvents(tx, [eventOf(principal, environment, action)])
 }
 
-function holdsOwnSecrets({ resolution }: LockedEnvironment): boolean {
-  return (resolution as ResolvedSecret[]).some(
-    ({ origin }) => origin === 'user' || origin === 'service-account'
-  )
+async function letIn(tx: Transaction<Database>, principal: Principal, now: LockedEnvironment): Promise<void> {
+  if (isCreator(principal, now)) return
+  if (now.held_own_secrets) throw new Forbidden(HELD_OWN_SECRETS)
+  await updateEnvironment(tx, now.environment_id, { ownSecrets: false, newVersion: false })
+}
+
+/** Whoever has a token for the environment was let in when it was made. */
+function isCreator(principal: Principal, { creator_uid }: Pick<EnvironmentFacts, 'creator_uid'>): boolean {
+  if (principal.kind === 'environment') return principal.issuedByUid === creator_uid
+  return principal.uid === creator_uid && actsForItself(principal)
+}
+
+/** A token that somebody issued for another account is never as good as that account's own. */
+function actsForItself({ kind, uid, issuedByUid }: Principal): boolean {
+  return kind !== 'user' || issuedByUid === null || issuedByUid === uid
 }

@@ -14,6 +14,7 @@ import type { Attachments } from '../environments/attachments.ts'
 import { enterEnvironment } from '../environments/service.ts'
 import { CofferError, Conflict, Forbidden, InvalidInput, NotFound, Unauthenticated } from '../errors.ts'
 import { describeError } from '../logger.ts'
+import { isTemporaryDatabaseError } from '../store/database.ts'
 import {
   type EnvironmentFacts,
   findEnvironment,
@@ -22,7 +23,7 @@ import {
 } from '../store/environments.ts'
 import type { Database } from '../store/tables.ts'
 import { errorAnswer } from './rpc/errors.ts'
-import { passOn } from './upgrades.ts'
+import { Ignored } from './upgrades.ts'
 
 // Commands in environments: a client and the runner of the environment each have a WebSocket to this server, which
 // decides who may enter and then passes bytes on without looking at them. What these say is `runner/frames.ts`.
@@ -80,17 +81,19 @@ export class ExecSessions {
 
   /** Takes what wants to become a WebSocket at this server; all other requests it serves as before. */
   listenTo(server: Server): void {
+    const ignored = new Ignored(server)
     server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
-      const { pathname, searchParams } = new URL(request.url ?? '/', 'http://server.invalid')
-      const path = pathname.replace(/^\/api(?=\/)/, '')
+      // Read by hand: there are targets that are no URL, and nobody would hear of it.
+      const [target = '', query] = (request.url ?? '').split('?', 2)
+      const path = target.replace(/^\/api(?=\/)/, '')
       const known = Object.values(PATHS).find((one) => one === path)
       if (!known || request.headers.upgrade?.toLowerCase() !== 'websocket') {
-        passOn(server, request, socket, head)
+        ignored.passOn(request, socket, head)
         return
       }
       // Until it is a WebSocket, nobody else hears of what becomes of the connection.
       socket.on('error', () => {})
-      void this.#admit(known, searchParams, request, socket, head)
+      void this.#admit(known, new URLSearchParams(query), request, socket, head)
     })
   }
 
@@ -148,7 +151,7 @@ export class ExecSessions {
 
   async #prepareExec(asking: Asking): Promise<(webSocket: WebSocket) => void> {
     const { db, attachments } = this.#dependencies
-    const { actor, acting, query, requestId, tokenKey } = asking
+    const { actor, query, requestId } = asking
     if (actor.token.readOnly) throw new Forbidden('This token only reads.')
     const environment = await this.#findEnvironment(asking, uuidOf(query, 'environmentId'))
     if (!RUNS.has(environment.phase)) {
@@ -165,13 +168,13 @@ export class ExecSessions {
     }
     const principal = principalOf(actor, requestId)
     await inTheNameOf(db, principal, (tx) => enterEnvironment(tx, principal, environment, 'exec'))
-    const check = async () => {
-      if (!(await this.#dependencies.authenticator.isValid(tokenKey))) throw new Unauthenticated(true)
-      if (!(await findEnvironment(db, acting, environment.environment_uid))) throw new NotFound()
-    }
     return (webSocket) => {
-      this.#watch(webSocket, environment, check)
-      runner.exec(environment.environment_uid, createWebSocketStream(webSocket))
+      this.#endWith(webSocket, asking, () => this.#findEnvironment(asking, environment.environment_uid))
+      this.#keepActive(webSocket, environment)
+      const stream = createWebSocketStream(webSocket)
+      // Whoever serves it hears that it is over by its end.
+      stream.on('error', () => {})
+      runner.exec(environment.environment_uid, stream)
     }
   }
 
@@ -188,28 +191,38 @@ export class ExecSessions {
     throw new NotFound('There is no such environment that this token may know of.')
   }
 
-  /** Ends a session with the token that it was begun with, and keeps its environment from being taken for idle. */
-  #watch(webSocket: WebSocket, { environment_id }: EnvironmentFacts, check: () => Promise<void>): void {
+  /** Ends what a token began when it is valid no longer, or allows it no more. */
+  #endWith(webSocket: WebSocket, { tokenKey }: Asking, check: () => Promise<unknown>): void {
+    const { authenticator } = this.#dependencies
+    const isOver = async () => !(await authenticator.isValid(tokenKey)) || !(await check())
+    const end = () => webSocket.terminate()
+    // While the database is away nothing can be revoked either.
+    const fail = (error: unknown) => isTemporaryDatabaseError(error) || end()
+    const checks = setInterval(() => void isOver().then((over) => over && end(), fail), CHECK_MS)
+    webSocket.once('close', () => clearInterval(checks))
+  }
+
+  /** Keeps an environment from being taken for idle. */
+  #keepActive(webSocket: WebSocket, { environment_id }: EnvironmentFacts): void {
     const { db, logger } = this.#dependencies
-    const checks = setInterval(() => void check().catch(() => webSocket.terminate()), CHECK_MS)
     const marks = setInterval(() => {
       touchEnvironment(db, environment_id).catch((error) =>
         logger.debug({ err: describeError(error) }, 'activity not recorded')
       )
     }, ACTIVE_MS)
-    webSocket.once('close', () => {
-      clearInterval(checks)
-      clearInterval(marks)
-    })
+    webSocket.once('close', () => clearInterval(marks))
   }
 
   /** A runner elsewhere says that it can be reached here. */
-  #prepareAttachment({ actor, query }: Asking): (webSocket: WebSocket) => void {
-    const holder = uuidOf(query, 'holder')
+  #prepareAttachment(asking: Asking): (webSocket: WebSocket) => void {
+    const { accountId: runner } = asking.actor
+    const holder = uuidOf(asking.query, 'holder')
     return (webSocket) => {
-      const detach = this.#dependencies.attachments.add(holder, {
-        exec: (environmentId, stream) => this.#call(webSocket, actor.accountId, environmentId, stream)
-      })
+      const detach = this.#dependencies.attachments.add(
+        { runner, holder },
+        { exec: (environmentId, stream) => this.#call(webSocket, runner, environmentId, stream) }
+      )
+      this.#endWith(webSocket, asking, async () => true)
       webSocket.once('close', detach)
       webSocket.on('error', () => webSocket.terminate())
       webSocket.on('message', () => {})
@@ -240,9 +253,14 @@ export class ExecSessions {
 
   /** The runner that was called comes for a session. */
   #prepareService({ actor, query }: Asking): (webSocket: WebSocket) => void {
-    const waiting = this.#waiting.get(uuidOf(query, 'session'))
-    if (waiting?.runnerId !== actor.accountId) throw new NotFound()
-    return (webSocket) => waiting.serve(createWebSocketStream(webSocket))
+    const session = uuidOf(query, 'session')
+    if (this.#waiting.get(session)?.runnerId !== actor.accountId) throw new NotFound()
+    return (webSocket) => {
+      // Its client may have left, and who came twice for it is served once.
+      const waiting = this.#waiting.get(session)
+      if (waiting) waiting.serve(createWebSocketStream(webSocket))
+      else webSocket.terminate()
+    }
   }
 }
 
@@ -278,6 +296,8 @@ function keepAlive(webSocket: WebSocket): void {
 function refuse(socket: Duplex, error: unknown): void {
   const { status, body } = errorAnswer(error)
   const text = JSON.stringify(body)
+  // Nobody waits for the other side to end the connection, too.
+  socket.once('finish', () => socket.destroy())
   socket.end(
     `HTTP/1.1 ${status} Refused\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(text)}\r\n` +
       `cache-control: no-store\r\nconnection: close\r\n\r\n${text}`

@@ -205,8 +205,8 @@ export interface LockedEnvironment {
   phase: string
   archived_at: Date | null
   lease_epoch: number
-  spec_version: number
-  resolution: object[]
+  creator_uid: string
+  held_own_secrets: boolean
 }
 
 function locked(tx: Transaction<Database>) {
@@ -224,8 +224,8 @@ function locked(tx: Transaction<Database>) {
       'e.phase',
       'e.archived_at',
       'e.lease_epoch',
-      'e.spec_version',
-      'e.resolution'
+      'e.creator_uid',
+      'e.held_own_secrets'
     ])
     .forUpdate('e')
 }
@@ -299,6 +299,8 @@ export interface EnvironmentChange {
   lockdownAt?: string | null
   activity?: object
   ownSecrets?: boolean
+  /** null: of none that is known here */
+  repositoryId?: number | null
   /** whether what a runner acts on changes */
   newVersion: boolean
 }
@@ -327,6 +329,7 @@ export async function updateEnvironment(
       }),
       ...(change.activity && { activity: JSON.stringify(change.activity) }),
       ...(change.ownSecrets !== undefined && { own_secrets: change.ownSecrets }),
+      ...(change.repositoryId !== undefined && { repository_id: change.repositoryId }),
       ...(change.newVersion && { spec_version: sql<number>`spec_version + 1` })
     })
     .where('id', '=', environmentId)
@@ -342,15 +345,19 @@ export async function touchEnvironment(db: Kysely<Database>, environmentId: numb
     .execute()
 }
 
-/** The process that has the lease now; undefined when nobody has. */
-export async function findHolder(db: Kysely<Database>, environmentId: number): Promise<string | undefined> {
+/** The process that has the lease now, and whose it is; undefined when nobody has. */
+export async function findHolder(
+  db: Kysely<Database>,
+  environmentId: number
+): Promise<{ runner: number | 'hosted'; holder: string } | undefined> {
   const row = await db
-    .selectFrom('environments')
-    .select('lease_holder')
-    .where('id', '=', environmentId)
-    .where('lease_until', '>', sql<Date>`now()`)
+    .selectFrom('environments as e')
+    .innerJoin('runners as r', 'r.id', 'e.runner_id')
+    .select(['e.lease_holder as holder', 'r.id', 'r.hosted'])
+    .where('e.id', '=', environmentId)
+    .where('e.lease_until', '>', sql<Date>`now()`)
     .executeTakeFirst()
-  return row?.lease_holder ?? undefined
+  return row?.holder ? { runner: row.hosted ? 'hosted' : row.id, holder: row.holder } : undefined
 }
 
 export async function updateStatus(
@@ -465,12 +472,18 @@ export async function prolongLeases(
   holder: string,
   leases: readonly { environmentId: string; epoch: number }[]
 ): Promise<string[]> {
+  // In order of id, as who removes several locks them.
   const { rows } = await sql<{ uid: string }>`
-    update environments e set lease_until = now() + ${LEASE}
-    from unnest(${leases.map(({ environmentId }) => environmentId)}::uuid[],
-      ${leases.map(({ epoch }) => epoch)}::integer[]) as held(uid, epoch)
-    where e.uid = held.uid and e.lease_epoch = held.epoch and e.lease_holder = ${holder}::uuid and ${isOf(runners)}
-    returning e.uid`.execute(db)
+    with kept as (
+      select e.id from environments e
+      join unnest(${leases.map(({ environmentId }) => environmentId)}::uuid[],
+        ${leases.map(({ epoch }) => epoch)}::integer[]) as held(uid, epoch)
+        on e.uid = held.uid and e.lease_epoch = held.epoch
+      where e.lease_holder = ${holder}::uuid and ${isOf(runners)}
+      order by e.id for no key update of e)
+    update environments e set lease_until = now() + ${LEASE} from kept where e.id = kept.id returning e.uid`.execute(
+    db
+  )
   return rows.map(({ uid }) => uid)
 }
 
@@ -489,16 +502,27 @@ export async function listExisting(
   return rows.map(({ uid }) => uid)
 }
 
-/** Environments that have not been used for longer than their timeout, and are still to run. */
+/** Whether the environment `e` is still to run, but has not been used for longer than its timeout. */
+const isIdle = sql<boolean>`(e.desired_phase = 'ENVIRONMENT_PHASE_RUNNING' and e.phase = 'ENVIRONMENT_PHASE_RUNNING'
+  and e.timeout_seconds > 0 and extract(epoch from now() - e.last_active_at) > e.timeout_seconds)`
+
 export async function listIdle(db: Kysely<Database>, atMost: number): Promise<number[]> {
-  const { rows } = await sql<{ id: number }>`
-    select e.id from environments e
-    where e.desired_phase = 'ENVIRONMENT_PHASE_RUNNING' and e.phase = 'ENVIRONMENT_PHASE_RUNNING'
-      and rtrim(e.spec -> 'timeout' ->> 'disconnected', 's')::double precision > 0
-      and e.last_active_at < now() - make_interval(secs =>
-        rtrim(e.spec -> 'timeout' ->> 'disconnected', 's')::double precision)
-    order by e.id limit ${atMost}::bigint`.execute(db)
+  const rows = await db
+    .selectFrom('environments as e')
+    .select('e.id')
+    .where(isIdle)
+    .orderBy('e.id')
+    .limit(atMost)
+    .execute()
   return rows.map(({ id }) => id)
+}
+
+/** The same for one, locked; undefined when somebody came back, or stopped it, since it was found. */
+export async function lockIdle(
+  tx: Transaction<Database>,
+  environmentId: number
+): Promise<LockedEnvironment | undefined> {
+  return await locked(tx).where('e.id', '=', environmentId).where(isIdle).executeTakeFirst()
 }
 
 /** Locks the environments of a runner, whatever they are doing, in order of id. */

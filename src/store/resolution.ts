@@ -23,7 +23,7 @@ export interface ResolutionContext {
   creator_kind: string
   creator_uid: string
   own_secrets: boolean
-  /** a member of the organization, or a service account of it that is not suspended */
+  /** a member of the organization, or a service account of it that is neither suspended nor past its time */
   creator_here: boolean
   project_uid: string | null
   project_role: ProjectRole | null
@@ -51,6 +51,7 @@ function contextOf(origin: RawBuilder<unknown>) {
       left join accounts u on e.creator_kind = 'user' and u.uid = e.creator_uid and u.kind = 'user'
       left join service_accounts s on e.creator_kind = 'service-account' and s.uid = e.creator_uid
         and s.organization_id = o.id and s.suspended_at is null
+        and (s.valid_until is null or s.valid_until > now())
       left join memberships m on m.organization_id = o.id and m.account_id = u.id
       left join projects p on p.id = e.project_id and p.organization_id = o.id
       left join repositories r on r.id = e.repository_id
@@ -148,18 +149,15 @@ export async function findReceived(
   return row
 }
 
-/** An environment that is to be resolved, locked. */
+/** An environment that is to be resolved. */
 export interface ResolvableEnvironment extends EnvironmentOrigin {
   environmentId: number
   chosenSecrets: object | null
   resolution: object[]
 }
 
-export async function lockForResolution(
-  tx: Transaction<Database>,
-  environmentId: number
-): Promise<ResolvableEnvironment | undefined> {
-  const row = await tx
+function resolvable(db: Kysely<Database>, environmentId: number) {
+  return db
     .selectFrom('environments')
     .select([
       'id as environmentId',
@@ -173,26 +171,46 @@ export async function lockForResolution(
       'resolution'
     ])
     .where('id', '=', environmentId)
-    .forUpdate()
-    .executeTakeFirst()
-  return row
 }
 
-/** Stores what an environment receives: all that its tokens may read. */
+export async function findResolvable(
+  db: Kysely<Database>,
+  environmentId: number
+): Promise<ResolvableEnvironment | undefined> {
+  return await resolvable(db, environmentId).executeTakeFirst()
+}
+
+export async function lockForResolution(
+  tx: Transaction<Database>,
+  environmentId: number
+): Promise<ResolvableEnvironment | undefined> {
+  return await resolvable(tx, environmentId).forUpdate().executeTakeFirst()
+}
+
+/**
+ * Stores what an environment receives: all that its tokens may read.
+ *
+ * @param ownSecrets whether there are some of its creator's own among these
+ */
 export async function storeResolution(
   tx: Transaction<Database>,
   environmentId: number,
   resolution: readonly object[],
-  secretIds: readonly number[]
+  { secretIds, ownSecrets }: { secretIds: readonly number[]; ownSecrets: boolean }
 ): Promise<void> {
   await tx
     .updateTable('environments')
-    .set({ resolution: JSON.stringify(resolution), spec_version: sql<number>`spec_version + 1` })
+    .set({
+      resolution: JSON.stringify(resolution),
+      spec_version: sql<number>`spec_version + 1`,
+      ...(ownSecrets && { held_own_secrets: true })
+    })
     .where('id', '=', environmentId)
     .execute()
-  await tx.deleteFrom('environment_secrets').where('environment_id', '=', environmentId).execute()
+  await sql`delete from environment_secrets
+    where environment_id = ${environmentId}::bigint and secret_id <> all(${secretIds}::bigint[])`.execute(tx)
   await sql`insert into environment_secrets (environment_id, secret_id)
-    select ${environmentId}::bigint, s.id from secrets s where s.id = any(${secretIds}::bigint[])`.execute(tx)
+    select ${environmentId}::bigint, unnest(${secretIds}::bigint[]) on conflict do nothing`.execute(tx)
 }
 
 /** Ids of the environments, not stopped ones, that secrets of a collection could come into; null: of all collections. */

@@ -392,6 +392,8 @@ export interface EnvironmentsTable {
   chosen_secrets: ColumnType<object | null, string | null | undefined, never>
   /** whether the creator's own secrets come in: never again once somebody else was let in */
   own_secrets: Generated<boolean>
+  /** whether they ever did: what was in it may be there still */
+  held_own_secrets: Generated<boolean>
   /** which secrets it receives, as they were when it was last resolved */
   resolution: Json<object[]>
   /** phases by Ona's names */
@@ -410,6 +412,8 @@ export interface EnvironmentsTable {
   lease_holder: string | null
   lease_epoch: Generated<number>
   lease_until: Date | null
+  /** of the spec; null: it says none */
+  timeout_seconds: GeneratedAlways<number | null>
 }
 
 /** The secrets that an environment receives: all that its token may read. */

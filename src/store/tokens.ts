@@ -335,6 +335,20 @@ export async function deleteEndedEnvironmentTokens(
       and (t.expires_at < now() or t.lease_epoch < e.lease_epoch)`.execute(tx)
 }
 
+/**
+ * Lets the tokens that delivered to an environment before end soon: who works on it may be about to use one, and takes
+ * the newest from then on.
+ */
+export async function endOlderDeliveries(
+  tx: Transaction<Database>,
+  environmentId: number,
+  withinSeconds: number
+): Promise<void> {
+  await sql`update tokens set expires_at = now() + make_interval(secs => ${withinSeconds}::double precision)
+    where environment_id = ${environmentId}::bigint and purpose = 'deliver'
+      and expires_at > now() + make_interval(secs => ${withinSeconds}::double precision)`.execute(tx)
+}
+
 export async function deleteToken(tx: Transaction<Database>, tokenId: number): Promise<Buffer | undefined> {
   const row = await tx.deleteFrom('tokens').where('id', '=', tokenId).returning('hash').executeTakeFirst()
   return row?.hash

@@ -272,7 +272,9 @@ export function environmentService(dependencies: OnaDependencies): Service {
           await changeEnvironment(db, call.principal, environment, {
             name: metadata?.name,
             spec,
-            lockdownAt: readLockdown(metadata?.lockdownAt, environment)
+            lockdownAt: readLockdown(metadata?.lockdownAt, environment),
+            actorId: call.actor.accountId,
+            gitHosts: dependencies.gitHosts()
           })
           return {}
         }

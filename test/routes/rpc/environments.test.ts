@@ -1,82 +1,13 @@
 // biome-ignore-all lint/suspicious/noExplicitAny: JSON of all methods
 import { randomUUID } from 'node:crypto'
-import t, { type Test } from 'tap'
-import { type OnaServer, startOnaServer } from './helper.ts'
+import t from 'tap'
+import { furnish, held, RUNNING, told } from '../../environments/world.ts'
 
 // Environments by the API, with a runner that is asked what it would be told: the real one has tests of its own.
 
-interface World extends OnaServer {
-  classId: string
-  projectId: string
-  runner: { id: string; token: string; holder: string }
-  ask(method: string, message: unknown, token?: string): Promise<any>
-  /** what the runner is told */
-  claim(held?: unknown[]): Promise<any[]>
-  report(assignment: any, phase: string, more?: object): Promise<{ status: number; body: any }>
-}
-
-async function furnish(t: Test, options = {}): Promise<World> {
-  const server = await startOnaServer(t, { events: true, ...options })
-  const ask = async (method: string, message: unknown, token = server.owner.token) => {
-    const { status, body } = await server.call(method, token, message)
-    if (status !== 200) throw new Error(`${method} answered ${status}: ${JSON.stringify(body)}`)
-    return body
-  }
-  const made = await ask('RunnerService/CreateRunner', {
-    name: 'here',
-    provider: 'RUNNER_PROVIDER_LINUX_HOST'
-  })
-  const { exchangeToken } = made
-  const { accessToken } = await ask('IdentityService/ExchangeToken', { exchangeToken })
-  const { id: classId } = await ask('RunnerConfigurationService/CreateEnvironmentClass', {
-    runnerId: made.runner.runnerId,
-    displayName: 'small',
-    description: 'small ones'
-  })
-  const { project } = await ask('ProjectService/CreateProject', {
-    name: 'web',
-    initializer: { specs: [{ git: { remoteUri: 'https://git.example/acme/web.git' } }] },
-    environmentClass: { environmentClassId: classId }
-  })
-  const runner = { id: made.runner.runnerId, token: accessToken, holder: randomUUID() }
-  const interfaceCall = async (method: string, message: object) => {
-    const response = await server.request('POST', `/api/coffer.v1.RunnerInterfaceService/${method}`, {
-      token: accessToken,
-      body: message
-    })
-    return { status: response.statusCode, body: response.json() }
-  }
-  return Object.assign(server, {
-    classId,
-    projectId: project.id,
-    runner,
-    ask,
-    async claim(held: unknown[] = []) {
-      const { status, body } = await interfaceCall('ClaimEnvironments', {
-        holder: runner.holder,
-        held,
-        capacity: 10
-      })
-      if (status !== 200) throw new Error(JSON.stringify(body))
-      return body.assignments ?? []
-    },
-    report: (assignment: any, phase: string, more: object = {}) =>
-      interfaceCall('ReportStatus', {
-        lease: { environmentId: assignment.environmentId, epoch: assignment.epoch },
-        report: { phase, specVersion: assignment.specVersion, ...more }
-      })
-  })
-}
-
-const RUNNING = 'ENVIRONMENT_PHASE_RUNNING'
-
-function held(assignment: any) {
-  const { environmentId, epoch, specVersion } = assignment
-  return { environmentId, epoch, specVersion }
-}
-
 t.test('an environment is made from a project, and its runner is told what it shall be', async (t) => {
-  const { ask, claim, report, projectId, classId, runner, acme, owner } = await furnish(t)
+  const { ask, projectId, classId, runner, acme, owner } = await furnish(t)
+  const { claim, report } = runner
   await ask('SecretService/CreateSecret', {
     name: 'DB_URL',
     value: 'postgres://x',
@@ -97,7 +28,7 @@ t.test('an environment is made from a project, and its runner is told what it sh
       runnerId: runner.id,
       role: 'ENVIRONMENT_ROLE_DEFAULT',
       sessionId: /^[0-9a-f-]{36}$/,
-      originalContextUrl: 'https://git.example/acme/web.git'
+      originalContextUrl: 'http://coffer.test/acme/web.git'
     },
     spec: {
       specVersion: /^[0-9]+$/,
@@ -127,9 +58,7 @@ t.test('an environment is made from a project, and its runner is told what it sh
     phase: 'ENVIRONMENT_PHASE_CREATING',
     accessToken: /^coffer_env_/,
     content: {
-      sources: [
-        { remoteUri: 'https://git.example/acme/web.git', targetMode: 'CLONE_TARGET_MODE_REMOTE_HEAD' }
-      ]
+      sources: [{ remoteUri: 'http://coffer.test/acme/web.git', targetMode: 'CLONE_TARGET_MODE_REMOTE_HEAD' }]
     },
     secrets: [{ name: 'DB_URL', session: '1', mount: { kind: 'variable', name: 'DB_URL' } }]
   })
@@ -159,7 +88,7 @@ t.test('an environment is made from a project, and its runner is told what it sh
 })
 
 t.test('a change of a secret is a new version of the spec; its removal, too', async (t) => {
-  const { ask, claim, projectId } = await furnish(t)
+  const { ask, runner, projectId } = await furnish(t)
   const scope = { projectId }
   const { secret } = await ask('SecretService/CreateSecret', {
     name: 'ONE',
@@ -168,29 +97,22 @@ t.test('a change of a secret is a new version of the spec; its removal, too', as
     scope
   })
   await ask('EnvironmentService/CreateEnvironmentFromProject', { projectId })
-  const [first] = await claim()
-  const until = async (before: any, check: (assignment: any) => boolean) => {
-    for (let tries = 0; tries < 100; tries++) {
-      const [next] = await claim([held(before)])
-      if (next && check(next)) return next
-      await new Promise((resolve) => setTimeout(resolve, 50))
-    }
-    throw new Error('nothing came')
-  }
+  const [first] = await runner.claim()
   await ask('SecretService/UpdateSecretValue', { secretId: secret.id, value: 'b' })
-  const second = await until(first, ({ secrets }) => secrets?.[0]?.session === '2')
+  const second = await told(runner, first, ({ secrets }) => secrets?.[0]?.session === '2')
   t.equal(second.epoch, first.epoch)
   t.ok(BigInt(second.specVersion) > BigInt(first.specVersion))
   await ask('SecretService/CreateSecret', { name: 'TWO', value: 'a', filePath: '/etc/two', scope })
-  const third = await until(second, ({ secrets }) => secrets?.length === 2)
+  const third = await told(runner, second, ({ secrets }) => secrets?.length === 2)
   t.match(third.secrets[1].mount, { kind: 'file', path: '/etc/two' })
   await ask('SecretService/DeleteSecret', { secretId: secret.id })
-  const fourth = await until(third, ({ secrets }) => secrets?.length === 1)
+  const fourth = await told(runner, third, ({ secrets }) => secrets?.length === 1)
   t.equal(fourth.secrets[0].name, 'TWO')
 })
 
 t.test('stop, start, archive and delete', async (t) => {
-  const { ask, call, claim, report, projectId, owner } = await furnish(t)
+  const { ask, call, runner, projectId, owner } = await furnish(t)
+  const { claim, report } = runner
   const { environment } = await ask('EnvironmentService/CreateEnvironmentFromProject', {
     projectId,
     name: 'mine'
@@ -232,7 +154,8 @@ t.test('stop, start, archive and delete', async (t) => {
 })
 
 t.test('an older lease neither reports nor reads', async (t) => {
-  const { ask, call, claim, report, projectId, db, runner } = await furnish(t)
+  const { ask, call, projectId, db, runner } = await furnish(t)
+  const { claim, report } = runner
   const { secret } = await ask('SecretService/CreateSecret', {
     name: 'ONE',
     value: 'a',
