@@ -270,6 +270,7 @@ coffer.v1.ResolutionService               OMAEUsSXNTekiaw 0rackRnuUoOpPZ
 coffer.v1.RunnerInterfaceService          OMAEUsSXNTekiaw 0rackRnuUoOpPZ
   ClaimEnvironments   -                   ddddddddddd+duu dddddrdddddddd
   RenewLeases         acme                ddddddddddd+duu dddddrdddddddd
+  ReleaseLeases       acme                ddddddddddd+duu dddddrdddddddd
   ReportStatus        acme                dddddddddddlduu dddddrdddddddd
   FindEnvironments    acme                ddddddddddd+duu dddddddddddddd
   RenewToken          -                   ddddddddddd+duu dddddrdddddddd
@@ -903,6 +904,10 @@ const MESSAGES: Record<string, Build> = {
     target in world.projects ? projectId(world, target) : environmentId(world, target),
   'coffer.v1.RunnerInterfaceService/ClaimEnvironments': () => ({ holder: HOLDER }),
   'coffer.v1.RunnerInterfaceService/RenewLeases': (world, target) => ({
+    holder: HOLDER,
+    leases: [{ ...environmentId(world, target), epoch: 0 }]
+  }),
+  'coffer.v1.RunnerInterfaceService/ReleaseLeases': (world, target) => ({
     holder: HOLDER,
     leases: [{ ...environmentId(world, target), epoch: 0 }]
   }),

@@ -1,6 +1,7 @@
 import path from 'node:path'
 import { Command } from 'commander'
 import { loadRunnerConfig, readEnvironment } from '../config.ts'
+import { Unavailable } from '../errors.ts'
 import { createLogger } from '../logger.ts'
 
 const HELP = `
@@ -40,6 +41,10 @@ async function run(): Promise<void> {
     secretsDir,
     ...(capacity !== undefined && { capacity }),
     logger
+  })
+  // A server that is away may come back; a token that is none will not become one.
+  await server.token().catch((error) => {
+    if (!(error instanceof Unavailable)) throw error
   })
   await runner.start()
   const attachment = new Attachment({

@@ -9,7 +9,7 @@ import {
   type StatusReport
 } from '../runner/interface.ts'
 import type { Database } from '../store/tables.ts'
-import { claim, findEnvironments, type RunnerSelf, renew, report } from './leases.ts'
+import { claim, findEnvironments, type RunnerSelf, release, renew, report } from './leases.ts'
 import type { Wakes } from './wakes.ts'
 
 /** The servers' own runner of every organization; nobody signed for it. */
@@ -40,6 +40,10 @@ export class HostedServer implements RunnerInterface {
 
   async renew(holder: string, leases: readonly Lease[]): Promise<string[]> {
     return await renew(this.#db, SELF, holder, leases)
+  }
+
+  async release(holder: string, leases: readonly Lease[]): Promise<void> {
+    await release(this.#db, SELF, holder, leases)
   }
 
   async report(lease: Lease, state: StatusReport): Promise<void> {

@@ -1,4 +1,4 @@
-import type { Kysely, Transaction } from 'kysely'
+import { type Kysely, sql, type Transaction } from 'kysely'
 import { inTheNameOf } from '../directory/change.ts'
 import { storeEnvironmentToken } from '../directory/environment-tokens.ts'
 import { forgetTokens } from '../directory/tokens.ts'
@@ -16,6 +16,7 @@ import type {
 import { insertAuditEvents, type Principal } from '../store/audit.ts'
 import {
   deleteEnvironment,
+  giveUpLeases,
   type LeasedEnvironment,
   listExisting,
   listLeased,
@@ -31,7 +32,7 @@ import { sourceOf } from './context-url.ts'
 import { type EnvironmentPhase, mayFollow } from './lifecycle.ts'
 import type { ResolvedSecret } from './resolve.ts'
 import type { EnvironmentSpec } from './spec.ts'
-import type { Wakes } from './wakes.ts'
+import { ENVIRONMENTS_CHANNEL, type Wakes } from './wakes.ts'
 
 // Who works on which environment: leases in the database, with an epoch that refuses whoever had one before.
 
@@ -133,6 +134,19 @@ export async function renew(
     return new Set(await prolongLeases(tx, runners, holder, leases))
   })
   return leases.map(({ environmentId }) => environmentId).filter((uid) => !kept.has(uid))
+}
+
+/** What {@link RunnerInterface.release} is on this side. */
+export async function release(
+  db: Kysely<Database>,
+  { runners, principal }: RunnerSelf,
+  holder: string,
+  leases: readonly Lease[]
+): Promise<void> {
+  await inTheNameOf(db, principal, async (tx) => {
+    await giveUpLeases(tx, runners, holder, leases)
+    await sql`select pg_notify(${ENVIRONMENTS_CHANNEL}, '')`.execute(tx)
+  })
 }
 
 /**

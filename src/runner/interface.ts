@@ -11,6 +11,8 @@ export interface RunnerInterface {
   claim(request: ClaimRequest, signal?: AbortSignal): Promise<Assignment[]>
   /** Prolongs leases; gives the environments whose lease somebody else has, or nobody may have any more. */
   renew(holder: string, leases: readonly Lease[]): Promise<string[]>
+  /** Gives leases up that are the holder's, so that nobody waits until they have run out. */
+  release(holder: string, leases: readonly Lease[]): Promise<void>
   /** @throws LeaseLost when the lease has another epoch by now */
   report(lease: Lease, report: StatusReport): Promise<void>
   /**

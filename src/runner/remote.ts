@@ -66,6 +66,10 @@ export class RemoteServer implements RunnerInterface {
     return answer.lostEnvironmentIds ?? []
   }
 
+  async release(holder: string, leases: readonly Lease[]): Promise<void> {
+    await this.#call('ReleaseLeases', { holder, leases })
+  }
+
   async report(lease: Lease, report: StatusReport): Promise<void> {
     await this.#call('ReportStatus', { lease, report })
   }

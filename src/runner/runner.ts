@@ -14,6 +14,8 @@ import type { Sandbox } from './sandbox.ts'
 
 const RENEW_MS = 10_000
 const WAIT_SECONDS = 20
+/** How long a server may take to hear that its runner ends. */
+const RELEASE_MS = 2_000
 /** Environments that are up, on one runner. */
 const CAPACITY = 100
 const CLONE_TIMEOUT_MS = 10 * 60_000
@@ -71,19 +73,32 @@ export class Runner {
     await killLeftovers(folders.secrets)
     for (const id of left) await folders.removeSecrets(id)
     const context = this.#makeContext(folders)
-    this.#loops = Promise.all([this.#claim(context), this.#renew(), this.#removeUnknown(folders, left)])
+    this.#loops = Promise.all([
+      this.#claim(context),
+      this.#renew(folders),
+      this.#removeUnknown(folders, left)
+    ])
   }
 
   /**
-   * Ends all processes and takes all secrets away. Workspaces stay, and the server is told nothing: when the leases
-   * have run out, whoever comes next takes the environments over and runs them again.
+   * Ends all processes and takes all secrets away. Workspaces stay, and the server is told of no other phase: whoever
+   * comes next takes the environments over and runs them again.
    */
   async close(): Promise<void> {
     this.#closed.abort()
     this.#claiming.abort()
     await this.#loops
+    const leases = this.#held().map(({ environmentId, epoch }) => ({ environmentId, epoch }))
     await Promise.all([...this.#environments.values()].map((environment) => environment.leave()))
+    await this.#release(leases)
     this.#folders?.close()
+  }
+
+  /** When the server cannot be told now, the leases run out. */
+  async #release(leases: readonly Lease[]): Promise<void> {
+    if (leases.length === 0) return
+    const patience = AbortSignal.timeout(RELEASE_MS)
+    await whileWanted(this.#server.release(this.#holder, leases), patience).catch(() => {})
   }
 
   /** This process, as it says to the server who has its leases. */
@@ -151,23 +166,28 @@ export class Runner {
     }
   }
 
-  async #renew(): Promise<void> {
+  async #renew(folders: Folders): Promise<void> {
     await this.#again('leases could not be renewed', async () => {
       const leases: Lease[] = this.#held().map(({ environmentId, epoch }) => ({ environmentId, epoch }))
       const renewed = leases.length > 0 ? this.#server.renew(this.#holder, leases) : Promise.resolve([])
       const lost = await whileWanted(renewed, this.#closed.signal)
-      for (const id of lost) this.#lose(leases.find(({ environmentId }) => environmentId === id))
+      for (const id of lost)
+        this.#lose(
+          leases.find(({ environmentId }) => environmentId === id),
+          folders
+        )
       await sleep(this.#options.renewMs ?? RENEW_MS, undefined, { signal: this.#closed.signal })
       return true
     })
   }
 
-  #lose(lease: Lease | undefined): void {
+  #lose(lease: Lease | undefined, folders: Folders): void {
     const environment = lease && this.#environments.get(lease.environmentId)
     // It may have been given anew while the answer was under way.
     if (!environment || environment.assignment.epoch !== lease.epoch) return
     this.#logger.warn({ environment: environment.id }, 'the lease of an environment was lost')
-    void environment.leave()
+    // Somebody else may have it, and what is in its workspace; when it was deleted, nobody wants that any more.
+    void environment.leave().then(() => this.#removeUnknown(folders, [environment.id]))
   }
 
   /** Removes what is left of environments that the server does not know any more. */

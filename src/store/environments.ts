@@ -487,6 +487,21 @@ export async function prolongLeases(
   return rows.map(({ uid }) => uid)
 }
 
+/** Lets go of leases; who takes them next has another epoch. */
+export async function giveUpLeases(
+  tx: Transaction<Database>,
+  runners: RunnerReference,
+  holder: string,
+  leases: readonly { environmentId: string; epoch: number }[]
+): Promise<void> {
+  await sql`update environments e set lease_until = null, lease_holder = null
+    from unnest(${leases.map(({ environmentId }) => environmentId)}::uuid[],
+      ${leases.map(({ epoch }) => epoch)}::integer[]) as held(uid, epoch)
+    where e.uid = held.uid and e.lease_epoch = held.epoch and e.lease_holder = ${holder}::uuid and ${isOf(runners)}`.execute(
+    tx
+  )
+}
+
 /** Those of these that are there. */
 export async function listExisting(
   db: Kysely<Database>,

@@ -22,6 +22,6 @@ export async function startRunnerOf(
     options.sandbox ?? (await openSandbox({ unisolated: false, user: undefined }, [own.dataDir]))
   const server = new HostedServer(db, app.wakes, readByApi(app))
   const started = await startRunner(t, server, { ...options, sandbox, folders: own })
-  t.teardown(app.attachments.add(started.runner.holder, started.runner))
+  t.teardown(app.attachments.add({ runner: 'hosted', holder: started.runner.holder }, started.runner))
   return started
 }

@@ -254,7 +254,7 @@ t.test("a file of the environment's own stays where it is", async (t) => {
     async (t) => {
       await runInside(runner, id, 'rm free; echo mine > free')
       await runner.close()
-      server.release(id)
+      server.expire(id)
       server.change(id, { secrets: [] })
       const again = await startRunner(t, server, { folders })
       await server.untilPhase(id, 'RUNNING')

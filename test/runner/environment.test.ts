@@ -222,7 +222,7 @@ t.test(
     const workspace = path.join(dataDir, 'environments', id, 'workspace')
     await rmdir(workspace)
     await symlink(outside, workspace)
-    server.release(id)
+    server.expire(id)
     server.change(id, { desiredPhase: 'ENVIRONMENT_PHASE_DELETED' })
     await startRunner(t, server, { folders })
     await server.untilPhase(id, 'DELETED')

@@ -109,6 +109,11 @@ export class HttpServer {
         const { holder, leases } = body as { holder: string; leases: Lease[] }
         return { lostEnvironmentIds: await this.#memory.renew(holder, leases) }
       }
+      case 'ReleaseLeases': {
+        const { holder, leases } = body as { holder: string; leases: Lease[] }
+        await this.#memory.release(holder, leases)
+        return {}
+      }
       case 'ReportStatus': {
         const { lease, report } = body as { lease: Lease; report: StatusReport }
         await this.#memory.report(lease, report)

@@ -66,7 +66,7 @@ for (const [how, step] of [
     while (existsSync(path.join(secretsDir, id))) await sleep(10)
     t.notOk(phases(server.reportsOf(id)).includes('RUNNING'))
     server.before = () => {}
-    server.release(id)
+    server.expire(id)
     await server.untilPhase(id, 'RUNNING')
     t.pass('and when it is given again, it is worked on again')
   })
@@ -87,7 +87,7 @@ t.test('the answer to a renewal does not count for a lease that was given meanwh
     return [id]
   }
   await asked.passed
-  server.release(id)
+  server.expire(id)
   const version = server.change(id, {})
   await server.untilPhase(id, 'RUNNING', version)
   answered.open()
@@ -111,7 +111,7 @@ t.test('a runner that closes says nothing; the next one goes on with the same co
   t.same(await listFiles(secretsDir), [])
   t.equal(server.reportsOf(id).length, reported)
 
-  server.release(id)
+  server.expire(id)
   server.setValue(id, secret.id, 'new')
   const next = await startRunner(t, server, { folders })
   await server.untilPhase(id, 'RUNNING')
@@ -126,7 +126,7 @@ t.test('an environment whose workspace is on another machine is made again', asy
   await server.untilPhase(id, 'RUNNING')
   await first.runner.close()
   const reported = server.reportsOf(id).length
-  server.release(id)
+  server.expire(id)
   await startRunner(t, server)
   await server.until(id, ({ phase }) => phase === 'ENVIRONMENT_PHASE_STARTING')
   await server.untilPhase(id, 'RUNNING')
@@ -146,7 +146,7 @@ t.test('what an earlier process left is removed', async (t) => {
     await writeFile(path.join(secretsDir, id, 'files', 'left'), 'secret')
   }
   server.change(unknown, { desiredPhase: 'ENVIRONMENT_PHASE_DELETED' })
-  server.release(unknown)
+  server.expire(unknown)
   const elsewhere = await startRunner(t, server)
   await server.untilPhase(unknown, 'DELETED')
   await elsewhere.runner.close()

@@ -107,7 +107,7 @@ export class MemoryServer implements RunnerInterface {
   }
 
   /** As when the lease has run out: whoever asks next gets the environment, with another epoch. */
-  release(environmentId: string): void {
+  expire(environmentId: string): void {
     this.#entries.get(environmentId)!.holder = undefined
     this.#events.emit('change')
   }
@@ -115,7 +115,7 @@ export class MemoryServer implements RunnerInterface {
   /** As when its holder has died, though its last request for work may still be waiting here. */
   bury(environmentId: string): void {
     this.#dead.add(this.#entries.get(environmentId)!.holder!)
-    this.release(environmentId)
+    this.expire(environmentId)
   }
 
   /** Somebody else has it, for good. */
@@ -187,6 +187,14 @@ export class MemoryServer implements RunnerInterface {
         const entry = this.#entries.get(id)
         return !entry || entry.gone || entry.holder !== holder
       })
+  }
+
+  async release(holder: string, leases: readonly Lease[]): Promise<void> {
+    await this.before('release')
+    for (const { environmentId } of leases) {
+      const entry = this.#entries.get(environmentId)
+      if (entry?.holder === holder) entry.holder = undefined
+    }
   }
 
   async report({ environmentId, epoch }: Lease, report: StatusReport): Promise<void> {

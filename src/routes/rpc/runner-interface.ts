@@ -1,6 +1,13 @@
 import type { FastifyRequest } from 'fastify'
 import { renewRunnerToken } from '../../directory/runner-tokens.ts'
-import { claim, findEnvironments, type RunnerSelf, renew, report } from '../../environments/leases.ts'
+import {
+  claim,
+  findEnvironments,
+  type RunnerSelf,
+  release,
+  renew,
+  report
+} from '../../environments/leases.ts'
 import type { Lease as HeldLease, StatusReport as Report } from '../../runner/interface.ts'
 import { ContentPhase, EnvironmentPhase } from './environment-messages.ts'
 import { type Call, method, type Service } from './method.ts'
@@ -153,6 +160,20 @@ export function runnerInterfaceService({ db, wakes, closing }: OnaDependencies):
         }),
         handle: async ({ holder, leases = [] }, call) =>
           compact({ lostEnvironmentIds: await renew(db, selfOf(call), holder!, leases.map(leaseOf)) })
+      }),
+      method({
+        name: 'ReleaseLeases',
+        summary: 'Give leases up before they have run out',
+        access: 'runner',
+        request: Message('coffer.v1.ReleaseLeasesRequest', {
+          holder: Holder,
+          leases: List(Lease, { max: MAX_ENVIRONMENTS })
+        }),
+        response: Empty,
+        async handle({ holder, leases = [] }, call) {
+          await release(db, selfOf(call), holder!, leases.map(leaseOf))
+          return {}
+        }
       }),
       method({
         name: 'ReportStatus',
