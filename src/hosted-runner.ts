@@ -65,7 +65,7 @@ export async function startHostedRunner(
 ): Promise<{ runner: Runner } | { problem: string }> {
   try {
     const sandbox = await openSandbox(config, [dataDir])
-    const server = new HostedServer(db, app.wakes, readByApi(app))
+    const server = new HostedServer(db, app.wakes, readByApi(app), () => app.baseUrl())
     const runner = new Runner(server, sandbox, {
       dataDir: path.join(dataDir, 'runner'),
       secretsDir: config.secretsDir,

@@ -38,6 +38,8 @@ import { ENVIRONMENTS_CHANNEL, type Wakes } from './wakes.ts'
 
 /** Longer than values are fetched for, even when the server is away meanwhile. */
 const TOKEN_SECONDS = 24 * 3600
+/** Its processes have this one until the spec changes, or the environment is started again. */
+const INSIDE_TOKEN_SECONDS = 30 * 24 * 3600
 /** So often it is looked for what nobody tells: leases that have run out. */
 const LOOK_MS = 4_000
 
@@ -45,6 +47,8 @@ const LOOK_MS = 4_000
 export interface RunnerSelf {
   principal: Principal
   runners: RunnerReference
+  /** where environments reach this server */
+  serverUrl: string
 }
 
 /** What {@link RunnerInterface.claim} is on this side. */
@@ -72,7 +76,7 @@ export async function claim(
 
 async function claimNow(
   db: Kysely<Database>,
-  { principal, runners }: RunnerSelf,
+  { principal, runners, serverUrl }: RunnerSelf,
   { holder, held, capacity }: ClaimRequest
 ): Promise<Assignment[]> {
   return await inTheNameOf(db, principal, async (tx) => {
@@ -82,13 +86,18 @@ async function claimNow(
     const leased = await listLeased(tx, runners, holder)
     const news = leased.filter((row) => versions.get(row.environment_uid) !== String(row.spec_version))
     const assignments: Assignment[] = []
-    for (const row of news) assignments.push(await assign(tx, row))
+    for (const row of news) assignments.push(await assign(tx, row, serverUrl))
     return assignments
   })
 }
 
-async function assign(tx: Transaction<Database>, row: LeasedEnvironment): Promise<Assignment> {
+async function assign(
+  tx: Transaction<Database>,
+  row: LeasedEnvironment,
+  serverUrl: string
+): Promise<Assignment> {
   const spec = row.spec as EnvironmentSpec
+  const secrets = (row.resolution as ResolvedSecret[]).map(referenceOf)
   const terms = { purpose: 'deliver', leaseEpoch: row.lease_epoch, lifetimeSeconds: TOKEN_SECONDS } as const
   const { token } = await storeEnvironmentToken(tx, runnerPrincipal(row), row, terms)
   return {
@@ -98,9 +107,22 @@ async function assign(tx: Transaction<Database>, row: LeasedEnvironment): Promis
     desiredPhase: row.desired_phase as DesiredPhase,
     phase: row.phase as EnvironmentPhase,
     accessToken: token,
+    insideToken: await makeInsideToken(tx, row, secrets),
+    serverUrl,
     content: contentOf(spec),
-    secrets: (row.resolution as ResolvedSecret[]).map(referenceOf)
+    secrets
   }
+}
+
+/** Only where there is something that it reads. */
+async function makeInsideToken(
+  tx: Transaction<Database>,
+  row: LeasedEnvironment,
+  secrets: readonly SecretReference[]
+): Promise<string> {
+  if (!secrets.some(({ mount, problem }) => mount.kind === 'api-only' && problem === undefined)) return ''
+  const terms = { purpose: 'inside', lifetimeSeconds: INSIDE_TOKEN_SECONDS } as const
+  return (await storeEnvironmentToken(tx, runnerPrincipal(row), row, terms)).token
 }
 
 function runnerPrincipal({ runner_uid }: LeasedEnvironment): Principal {

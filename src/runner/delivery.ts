@@ -25,6 +25,9 @@ interface Valued<Mount = SecretReference['mount']> {
 
 type ValuedAs<Kind> = Valued<Extract<SecretReference['mount'], { kind: Kind }>>
 
+/** In the folder of what is delivered: the token for what is not. */
+export const TOKEN_FILE = 'token'
+
 /** Puts the values of one environment where its processes find them, and takes them away. */
 export class Delivery {
   readonly #sandbox: Sandbox
@@ -64,15 +67,18 @@ export class Delivery {
   /**
    * Delivers the values that are held of these secrets, and takes away whatever else was delivered. Afterwards nothing
    * refers to values that were replaced.
+   *
+   * @param insideToken for processes that ask the server themselves; empty: none
    */
-  update(references: readonly SecretReference[], values: Values): void {
+  update(references: readonly SecretReference[], values: Values, insideToken: string): void {
     this.#problems = new Map()
     const secrets = this.#withValue(references, values)
     this.#sessions = new Map(secrets.map(({ id, session }) => [id, session]))
     this.#chooseVariables(secrets.filter(isMountedAs('variable')))
     this.#planLinks(references.filter(({ id, problem }) => !(problem ?? values.findRefusal(id))))
     const files = this.#findFiles(secrets.filter(isMountedAs('file')))
-    const composed = [
+    const composed: [string, Buffer][] = [
+      ...(insideToken ? [[TOKEN_FILE, Buffer.from(insideToken)] as [string, Buffer]] : []),
       ...this.#planRegistries(secrets.filter(isMountedAs('registry'))),
       ...this.#planGit(secrets.filter(isMountedAs('git')))
     ]

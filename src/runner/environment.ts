@@ -1,6 +1,6 @@
 import type { Logger } from 'pino'
 import { CofferError, Conflict } from '../errors.ts'
-import { Delivery } from './delivery.ts'
+import { Delivery, TOKEN_FILE } from './delivery.ts'
 import type { ExecRequest } from './exec-request.ts'
 import type { Folders } from './folders.ts'
 import {
@@ -130,7 +130,7 @@ export class Environment {
     const secrets = Object.fromEntries(variables.map(({ name, value }) => [name, copyOf(value)]))
     const starting = sandbox.start(this.#folders, {
       ...request,
-      variables: { ...secrets, ...this.#variables },
+      variables: { ...secrets, ...this.#variables, ...this.#serverVariables() },
       links: this.#delivery.freshLinks
     })
     try {
@@ -138,6 +138,14 @@ export class Environment {
     } finally {
       for (const value of Object.values(secrets)) value.fill(0)
     }
+  }
+
+  /** Where a process asks for what is not delivered, and with which token; none where there is nothing of that kind. */
+  #serverVariables(): Record<string, string> {
+    const { insideToken, serverUrl } = this.#acting
+    if (insideToken === '') return {}
+    const { secrets } = this.#context.sandbox.inside(this.#folders)
+    return { COFFER_URL: serverUrl, COFFER_TOKEN_FILE: `${secrets}/${TOKEN_FILE}` }
   }
 
   #work(): void {
@@ -196,7 +204,7 @@ export class Environment {
 
     // Git asks for its credentials while it clones; all the others come meanwhile.
     await this.#fetch(assignment, secrets.filter(isForGit), signal)
-    this.#delivery.update(secrets, this.#values)
+    this.#delivery.update(secrets, this.#values, assignment.insideToken)
     await this.#fetchAndFill(assignment, signal)
     if (this.#workspace.failure) {
       this.#failedAttempt = attempt
@@ -219,7 +227,7 @@ export class Environment {
     if (JSON.stringify(before) !== JSON.stringify(assignment.secrets)) {
       // What is not given any more goes first, whether or not the server gives what is new.
       this.#values.retain(idsOf(assignment.secrets))
-      this.#delivery.update(assignment.secrets, this.#values)
+      this.#delivery.update(assignment.secrets, this.#values, assignment.insideToken)
       this.#report('ENVIRONMENT_PHASE_UPDATING')
     }
     await this.#fetch(assignment, assignment.secrets, signal)
@@ -295,8 +303,8 @@ export class Environment {
     )
   }
 
-  async #deliver({ secrets }: Assignment, signal: AbortSignal): Promise<void> {
-    this.#delivery.update(secrets, this.#values)
+  async #deliver({ secrets, insideToken }: Assignment, signal: AbortSignal): Promise<void> {
+    this.#delivery.update(secrets, this.#values, insideToken)
     await this.#link(signal)
   }
 

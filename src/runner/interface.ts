@@ -70,6 +70,10 @@ export interface Assignment extends Lease {
   phase: EnvironmentPhase
   /** reads the values of `secrets`, for as long as the lease has this epoch */
   accessToken: string
+  /** for its processes: reads what is not delivered, secrets for the API alone; empty: there is none of those */
+  insideToken: string
+  /** where its processes reach the server */
+  serverUrl: string
   content: Content
   secrets: readonly SecretReference[]
 }

@@ -130,6 +130,8 @@ function readAssignment(wire: OnTheWire<Assignment>): Assignment {
     desiredPhase: text(desiredPhase) as Assignment['desiredPhase'],
     phase: text(phase) as Assignment['phase'],
     accessToken: text(wire.accessToken),
+    insideToken: text(wire.insideToken),
+    serverUrl: text(wire.serverUrl),
     content: readContent((content ?? {}) as OnTheWire<Content>),
     secrets: ((secrets ?? []) as OnTheWire<SecretReference>[]).map(readReference)
   }

@@ -325,14 +325,18 @@ export async function deleteExpiredTokens(
     order by expires_at limit ${atMost}::bigint for update skip locked)`.execute(tx)
 }
 
-/** Tokens of an environment that nothing can be done with any more, or that were for a lease that is over. */
+/**
+ * Tokens of an environment that nothing can be done with any more, or that were for a lease that is over. Of those for
+ * its processes, ones that others have taken the place of stay for as long as a program may have read them.
+ */
 export async function deleteEndedEnvironmentTokens(
   tx: Transaction<Database>,
   environmentId: number
 ): Promise<void> {
   await sql`delete from tokens t using environments e
     where e.id = ${environmentId}::bigint and t.environment_id = e.id
-      and (t.expires_at < now() or t.lease_epoch < e.lease_epoch)`.execute(tx)
+      and (t.expires_at < now() or t.lease_epoch < e.lease_epoch
+        or t.purpose = 'inside' and t.created_at < now() - interval '1 hour')`.execute(tx)
 }
 
 /**

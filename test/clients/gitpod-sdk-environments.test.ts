@@ -10,7 +10,7 @@ import { runInside } from '../runner/running.ts'
 t.setTimeout(180_000)
 
 async function start(t: Test) {
-  const server = await startOnaServer(t, { events: true })
+  const server = await startOnaServer(t, { events: true, publicUrl: null })
   const url = await server.listen()
   const { runner } = await startRunnerOf(t, server)
   const client = sdk(url, server.owner.token)
@@ -25,7 +25,7 @@ async function until(check: () => Promise<boolean>): Promise<void> {
 }
 
 t.test('from a project to what a process inside sees, a new value, stop, start and delete', async (t) => {
-  const { server, client, runner, environmentClassId } = await start(t)
+  const { server, url, client, runner, environmentClassId } = await start(t)
   const git = await serveGit(t, { credentials: 'robot:hunter2' })
   await makeRepository(git, 'web')
   const { project } = await client.projects.create({
@@ -41,7 +41,7 @@ t.test('from a project to what a process inside sees, a new value, stop, start a
   const variable = await make({ name: 'DB_URL', value: 'postgres://one', environmentVariable: true })
   const file = await make({ name: 'KEY', value: 'line 1\nline 2\n', filePath: '/etc/coffer-test/key' })
   await make({ name: 'REGISTRY', value: 'user:pass', containerRegistryBasicAuthHost: 'registry.example.com' })
-  await make({ name: 'LATER', value: 'asked for', apiOnly: true })
+  const later = await make({ name: 'LATER', value: 'asked for', apiOnly: true })
   await make({ name: 'GIT', value: 'robot:hunter2', gitCredentialHost: `http://${git.host}` })
 
   const { environment } = await client.environments.createFromProject({ projectId, spec: {} })
@@ -68,6 +68,22 @@ t.test('from a project to what a process inside sees, a new value, stop, start a
   t.match(seen, Buffer.from('user:pass').toString('base64'))
   t.match(seen, 'second')
   t.match(seen, /second0\n$/, 'what is for the API alone is no variable')
+
+  // What is for the API alone is read from inside, with a token that reads nothing else.
+  const { stdout: inside } = await runInside(
+    runner,
+    environmentId,
+    'echo "$COFFER_URL"; cat "$COFFER_TOKEN_FILE"'
+  )
+  const [serverUrl, token] = inside.split('\n')
+  t.equal(serverUrl, url)
+  const program = sdk(url, token!)
+  t.same(await program.secrets.getValue({ secretId: later }), { value: 'asked for' })
+  await t.rejects(program.secrets.getValue({ secretId: variable }), {
+    status: 403,
+    code: 'permission_denied'
+  })
+  await t.rejects(program.secrets.list({ filter: { scope } }), { status: 404, code: 'not_found' })
 
   await client.secrets.updateValue({ secretId: variable, value: 'postgres://two' })
   await client.secrets.updateValue({ secretId: file, value: 'another' })

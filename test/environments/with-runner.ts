@@ -20,7 +20,7 @@ export async function startRunnerOf(
   const own = folders ?? (await makeDataDir(t))
   const sandbox =
     options.sandbox ?? (await openSandbox({ unisolated: false, user: undefined }, [own.dataDir]))
-  const server = new HostedServer(db, app.wakes, readByApi(app))
+  const server = new HostedServer(db, app.wakes, readByApi(app), () => app.baseUrl())
   const started = await startRunner(t, server, { ...options, sandbox, folders: own })
   t.teardown(app.attachments.add({ runner: 'hosted', holder: started.runner.holder }, started.runner))
   return started

@@ -67,6 +67,8 @@ export class MemoryServer implements RunnerInterface {
         desiredPhase: 'ENVIRONMENT_PHASE_RUNNING',
         phase: 'ENVIRONMENT_PHASE_CREATING',
         accessToken: '',
+        insideToken: '',
+        serverUrl: 'http://coffer.test',
         content: { sources: [], gitUsername: '', gitEmail: '', session: randomUUID(), ...content },
         secrets
       }

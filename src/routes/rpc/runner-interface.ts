@@ -33,6 +33,10 @@ const Assignment = Message('coffer.v1.Assignment', {
   desiredPhase: EnvironmentPhase,
   phase: EnvironmentPhase,
   accessToken: Text({ description: 'Reads the values of `secrets` for as long as the lease holds' }),
+  insideToken: Text({
+    description: 'For its processes: reads secrets for the API alone; unset: there are none'
+  }),
+  serverUrl: Text({ description: 'Where its processes reach the server' }),
   content: Message('coffer.v1.Content', {
     sources: List(
       Message('coffer.v1.GitSource', {
@@ -95,8 +99,8 @@ const StatusReport = Message('coffer.v1.StatusReport', {
   secretsInSync: Bool()
 })
 
-function selfOf({ principal, actor }: Call): RunnerSelf {
-  return { principal, runners: { runnerId: actor.accountId } }
+function selfOf({ principal, actor, http }: Call): RunnerSelf {
+  return { principal, runners: { runnerId: actor.accountId }, serverUrl: http.server.baseUrl() }
 }
 
 /** Ends when the runner has gone: nothing is given to nobody. */
@@ -140,7 +144,7 @@ export function runnerInterfaceService({ db, wakes, closing }: OnaDependencies):
           const assignments = await claim(db, wakes, selfOf(call), request, signal)
           return compact({
             assignments: assignments.map(({ content, secrets, ...rest }) => ({
-              ...rest,
+              ...compact(rest),
               content: compact({ ...content, sources: content.sources.map(compact) }),
               secrets: [...secrets]
             }))
