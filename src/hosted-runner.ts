@@ -1,3 +1,5 @@
+import { createHash } from 'node:crypto'
+import { mkdir, realpath } from 'node:fs/promises'
 import path from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import type { Kysely } from 'kysely'
@@ -6,6 +8,7 @@ import type { RunnerConfig } from './config.ts'
 import { HostedServer, type ReadSecret } from './environments/hosted.ts'
 import { RefusedToStart, Unavailable } from './errors.ts'
 import { Bubblewrap } from './runner/bubblewrap.ts'
+import { canReach } from './runner/folders.ts'
 import { LeaseLost, ValueRefused } from './runner/interface.ts'
 import { Runner } from './runner/runner.ts'
 import type { Sandbox } from './runner/sandbox.ts'
@@ -28,6 +31,25 @@ export async function openSandbox(
     ...(user !== undefined && { user: await findUser(user) }),
     hiddenPaths
   })
+}
+
+/** For what the user of environments cannot reach in our own folders. */
+const SYSTEM_FOLDER = '/var/lib/coffer'
+
+/**
+ * Where a runner keeps its environments: in its data folder, or, where that lies below a folder of root's that the user
+ * of environments cannot pass, in a folder of the system that is named after it.
+ */
+export async function chooseFolder(dataDir: string, { user }: Pick<Sandbox, 'user'>): Promise<string> {
+  await mkdir(dataDir, { recursive: true, mode: 0o711 })
+  if (await canReach(dataDir, user)) return path.join(dataDir, 'runner')
+  if (process.geteuid!() !== 0) return path.join(dataDir, 'runner')
+  await mkdir(SYSTEM_FOLDER, { recursive: true, mode: 0o711 })
+  const name = createHash('sha256')
+    .update(await realpath(dataDir))
+    .digest('hex')
+    .slice(0, 16)
+  return path.join(SYSTEM_FOLDER, `runner-${name}`)
 }
 
 /** GetSecretValue of the same process: the same checks, the same record. */
@@ -67,7 +89,7 @@ export async function startHostedRunner(
     const sandbox = await openSandbox(config, [dataDir])
     const server = new HostedServer(db, app.wakes, readByApi(app), () => app.baseUrl())
     const runner = new Runner(server, sandbox, {
-      dataDir: path.join(dataDir, 'runner'),
+      dataDir: await chooseFolder(dataDir, sandbox),
       secretsDir: config.secretsDir,
       ...(config.capacity !== undefined && { capacity: config.capacity }),
       logger

@@ -1,10 +1,18 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
 import { AUDIT_PAGE, AUDIT_SEARCH, addAuditRecords, FEW_RECORDS, MANY_RECORDS } from './audit.ts'
 import { benchBoxes } from './boxes.ts'
 import { addCollections, MANY_COLLECTIONS } from './collections.ts'
+import {
+  benchEnvironments,
+  CHANGE_MS_BAR,
+  CREATE_BAR,
+  ENVIRONMENTS,
+  type EnvironmentFigures,
+  MANY_BAR
+} from './environments.ts'
 import { benchEvents, EVENT_MS_BAR, type EventFigures, STREAMS, STREAMS_MIB_BAR } from './events.ts'
 import { drive, type Measured, median, type Request } from './load.ts'
 import {
@@ -40,7 +48,7 @@ const HELP = `npm run bench -- [--seconds N] [--rounds N] [--connections 1,10,50
   --seconds N       how long each measurement lasts (default 2)
   --rounds N        how often server and floor are measured in turn; medians count (default 3)
   --connections L   how many connections, separated by commas (default 1,10,50)
-  --only NAME       operations whose name contains this; events: the streams of events and nothing else
+  --only NAME       operations whose name contains this; events, environments: those and nothing else
   --json FILE       where the figures go, too
 `
 
@@ -372,15 +380,38 @@ function printEvents({ memoryMib, medianMs, slowestMs }: EventFigures): void {
   )
 }
 
+function printEnvironments(figures: EnvironmentFigures): void {
+  const { fewMs, manyMs, floorMs, atOnceMs, changeP50Ms, changeP99Ms } = figures
+  console.log(
+    `an environment with 10 secrets runs after ${fewMs.toFixed(0)} ms, git clone and a process after ` +
+      `${floorMs.toFixed(0)} ms: × ${(fewMs / floorMs).toFixed(2)} ≤ ${CREATE_BAR} ${verdict(fewMs <= floorMs * CREATE_BAR)}`
+  )
+  console.log(
+    `one with 300 secrets after ${manyMs.toFixed(0)} ms: × ${(manyMs / fewMs).toFixed(2)} ≤ ${MANY_BAR} ` +
+      verdict(manyMs <= fewMs * MANY_BAR)
+  )
+  console.log(`${ENVIRONMENTS} at once all run after ${atOnceMs.toFixed(0)} ms`)
+  console.log(
+    `a changed secret is in use in ${ENVIRONMENTS} environments: p50 ${changeP50Ms.toFixed(0)} ms, p99 ` +
+      `${changeP99Ms.toFixed(0)} ms ≤ ${CHANGE_MS_BAR} ${verdict(changeP99Ms <= CHANGE_MS_BAR)}`
+  )
+}
+
 async function main(): Promise<void> {
   if (options.help) {
     console.log(HELP)
     return
   }
   const home = await mkdtemp(path.join(os.tmpdir(), 'coffer-bench-'))
+  // As root, who runs environments and the database has to pass.
+  await chmod(home, 0o711)
   try {
     if (options.only === 'events') {
       printEvents(await benchEvents(home))
+      return
+    }
+    if (options.only === 'environments') {
+      printEnvironments(await benchEnvironments(home))
       return
     }
     const operations = await benchServer(path.join(home, 'data'))
@@ -390,6 +421,8 @@ async function main(): Promise<void> {
     printRatios(operations, boxes, collections, audit)
     const events = options.only === '' ? await benchEvents(home) : undefined
     if (events) printEvents(events)
+    const environments = options.only === '' ? await benchEnvironments(home) : undefined
+    if (environments) printEnvironments(environments)
     const figures = {
       node: process.version,
       cpus: os.cpus().length,
@@ -397,7 +430,8 @@ async function main(): Promise<void> {
       boxes,
       collections,
       audit,
-      events
+      events,
+      environments
     }
     if (options.json) await writeFile(options.json, `${JSON.stringify(figures, null, 2)}\n`)
     else console.log(`\n${JSON.stringify(figures)}`)

@@ -29,7 +29,7 @@ async function run(): Promise<void> {
   const { url, token, dataDir, logLevel, runner: config } = loadRunnerConfig(readEnvironment())
   const logger = createLogger(logLevel)
   process.on('exit', () => logger.flush())
-  const { openSandbox } = await import('../hosted-runner.ts')
+  const { chooseFolder, openSandbox } = await import('../hosted-runner.ts')
   const { RemoteServer } = await import('../runner/remote.ts')
   const { Runner } = await import('../runner/runner.ts')
   const { Attachment } = await import('../runner/attachment.ts')
@@ -37,7 +37,7 @@ async function run(): Promise<void> {
   const sandbox = await openSandbox(config, [dataDir])
   const { secretsDir, capacity } = config
   const runner = new Runner(server, sandbox, {
-    dataDir,
+    dataDir: await chooseFolder(dataDir, sandbox),
     secretsDir,
     ...(capacity !== undefined && { capacity }),
     logger

@@ -170,8 +170,12 @@ async function makeOwnFolder(folder: string): Promise<void> {
 }
 
 /** Whether a user can enter depends on each folder above, too, so it is tried. */
+export async function canReach(folder: string, user: User): Promise<boolean> {
+  return (await runAs(user, ['sh', '-c', 'cd -- "$1"', 'sh', folder])) === 0
+}
+
 async function requireReach(folder: string, user: User): Promise<void> {
-  if ((await runAs(user, ['sh', '-c', 'cd -- "$1"', 'sh', folder])) === 0) return
+  if (await canReach(folder, user)) return
   throw new RefusedToStart(
     `The user of the environments (${user.uid}) cannot enter ${folder}. Let it pass through the folders above ` +
       '(chmod o+x), or choose another data folder for the runner.'

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import path from 'node:path'
@@ -28,7 +29,7 @@ async function startWithRunner(t: Parameters<typeof startWorld>[0]) {
     projectEnvironmentClasses: [{ environmentClassId: classId }]
   })
   const secretId = await world.createSecret(projectId, 'DB_URL')
-  const { dataDir, secretsDir } = await makeDataDir(t)
+  const { dataDir } = await makeDataDir(t)
   const variables = {
     COFFER_URL: world.url,
     COFFER_DATA_DIR: dataDir,
@@ -37,16 +38,19 @@ async function startWithRunner(t: Parameters<typeof startWorld>[0]) {
   const start = () => startCommand(t, [process.execPath, BIN, 'runner'], world.folder, variables)
   const running = start()
   await until(() => running.stdout().includes('running environments'))
-  return { ...world, projectId, secretId, dataDir, secretsDir, running, start }
+  const environments = path.join(dataDir, 'runner', 'environments')
+  const name = createHash('sha256').update(path.join(dataDir, 'runner')).digest('hex').slice(0, 16)
+  const secretsDir = `/dev/shm/coffer-${name}`
+  return { ...world, projectId, secretId, dataDir, environments, secretsDir, running, start }
 }
 
 t.test('environments run elsewhere, are entered from here, and follow their secrets', async (t) => {
   const world = await startWithRunner(t)
-  const { ask, coffer, secretId, dataDir, secretsDir, running, start } = world
+  const { ask, coffer, secretId, dataDir, environments, secretsDir, running, start } = world
   const made = await coffer(['env', 'create', '--project', 'web', '--name', 'far'])
   t.equal(made.code, 0, made.stderr)
   const environmentId = made.stdout.trim()
-  t.ok(existsSync(path.join(dataDir, 'environments', environmentId)), 'on the other machine')
+  t.ok(existsSync(path.join(environments, environmentId)), 'on the other machine')
   const enter = (...command: string[]) => coffer(['env', 'exec', 'far', '--', ...command])
   t.match(await enter('sh', '-c', 'echo "$DB_URL"; exit 3'), { code: 3, stdout: `${VALUE}\n` })
 
@@ -65,7 +69,7 @@ t.test('environments run elsewhere, are entered from here, and follow their secr
 
   t.test('one that is deleted by force leaves nothing there', async () => {
     await ask('EnvironmentService/DeleteEnvironment', { environmentId, force: true })
-    const places = [path.join(dataDir, 'environments', environmentId), path.join(secretsDir, environmentId)]
+    const places = [path.join(environments, environmentId), path.join(secretsDir, environmentId)]
     await until(() => places.every((place) => !existsSync(place)))
   })
 })
