@@ -2,11 +2,11 @@ import { isDeepStrictEqual } from 'node:util'
 import type { Kysely, Transaction } from 'kysely'
 import {
   type EnvironmentOrigin,
-  findReceived,
   findResolutionContext,
   findResolvable,
   listCandidates,
   lockForResolution,
+  type ReceivedSecret,
   storeResolution
 } from '../store/resolution.ts'
 import type { Database, EnvironmentTokenPurpose, Mount } from '../store/tables.ts'
@@ -58,18 +58,11 @@ export async function bringUpToDate(db: Kysely<Database>, environmentId: number)
 /** What is read from inside an environment; the rest is there already, or not for who is there. */
 const READ_INSIDE: readonly Mount[] = ['api-only', 'git']
 
-/**
- * Why an environment does not receive a secret any more that it was given, asked at each read; undefined: it does.
- * What it was never given is answered by whoever reads.
- */
-export async function reasonToRefuse(
-  db: Kysely<Database>,
-  environmentId: number,
-  secretUid: string,
+/** Why an environment does not receive a secret any more that it was given, asked at each read; undefined: it does. */
+export function reasonToRefuse(
+  received: ReceivedSecret,
   purpose: EnvironmentTokenPurpose
-): Promise<string | undefined> {
-  const received = await findReceived(db, environmentId, secretUid)
-  if (!received) return undefined
+): string | undefined {
   if (purpose === 'inside' && !READ_INSIDE.includes(received.mount)) return 'it is not read from inside'
   return reasonToWithhold(received, received)
 }

@@ -3,6 +3,7 @@ import type { Kysely, Transaction } from 'kysely'
 import type { CollectionKind } from '../apps.ts'
 import {
   AlreadyExists,
+  Forbidden,
   LimitExceeded,
   NotFound,
   PreconditionFailed,
@@ -15,9 +16,9 @@ import { auditRow, type Principal } from '../store/audit.ts'
 import { lockDeploymentEnvironment } from '../store/deployment-environments.ts'
 import { lockProject } from '../store/projects.ts'
 import { lockRepository } from '../store/repositories.ts'
+import { findReceived, type ReceivedSecret } from '../store/resolution.ts'
 import {
   deleteSecret,
-  findDeliverable,
   findSecret,
   findStoredValue,
   insertSecret,
@@ -322,19 +323,27 @@ const READ_TRIES = 5
  * leaves.
  *
  * @returns the exact bytes; the caller zeroes them when done
- * @throws NotFound when the environment does not receive it
+ * @throws NotFound when the environment was not given it, Forbidden when it is withheld by now
  * @throws Unauthenticated when its token was revoked meanwhile
  * @throws CorruptEnvelope when the row was altered or belongs to another keyring
  */
 export async function deliver(
   { db, keyring }: Pick<Vault, 'db' | 'keyring'>,
-  request: { principal: TokenPrincipal; environmentId: number; secretUid: string }
+  request: {
+    principal: TokenPrincipal
+    environmentId: number
+    secretUid: string
+    /** why the environment does not get it any more; undefined: it does */
+    refuse: (received: ReceivedSecret) => string | undefined
+  }
 ): Promise<Buffer> {
-  const { principal, environmentId, secretUid } = request
+  const { principal, environmentId, secretUid, refuse } = request
   let tried: number | undefined
   for (let tries = 0; tries < READ_TRIES; tries++) {
-    const [stored] = await findDeliverable(db, { environmentId, secretUid })
+    const stored = await findReceived(db, environmentId, secretUid)
     if (!stored) throw new NotFound()
+    const refusal = refuse(stored)
+    if (refusal !== undefined) throw new Forbidden(`The value is withheld: ${refusal}.`)
     if (stored.row_version === tried) throw new Unauthenticated(true)
     tried = stored.row_version
     const context = contextOf(stored)

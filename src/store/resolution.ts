@@ -1,6 +1,7 @@
 import { type Kysely, type RawBuilder, sql, type Transaction } from 'kysely'
 import type { CollectionKind } from '../apps.ts'
 import { projectRole } from './projects.ts'
+import type { DeliverableValue } from './secrets.ts'
 import { statement } from './statement.ts'
 import type { CredentialProxy, Database, Mount, ProjectRole, RepositoryRole, Visibility } from './tables.ts'
 
@@ -125,26 +126,29 @@ export async function listCandidates(
   })
 }
 
-const received = statement<
-  { environmentId: number; secretUid: string },
-  ResolutionContext & CandidateSecret & { owner_uid: string }
->(
+/** A secret that an environment was given, with its value, and with what decides whether it still is. */
+export type ReceivedSecret = ResolutionContext & CandidateSecret & DeliverableValue
+
+const received = statement<{ environmentId: number; secretUid: string }, ReceivedSecret>(
   (_, parameter) =>
-    sql`select ${CANDIDATE}, s.owner_uid, ${isSelected(sql<number>`k.repository_id`)}, k.*
+    sql`select ${CANDIDATE}, ${isSelected(sql<number>`k.repository_id`)}, k.*, s.uid, s.app, s.owner_uid, s.name,
+        s.envelope, s.row_version,
+        case s.kind when 'user' then s.owner_uid when 'repository' then (
+          select a.uid from repositories r join accounts a on a.id = r.owner_id where r.uid = s.owner_uid)
+          else k.organization_uid end as stream_uid
       from environments e join environment_secrets es on es.environment_id = e.id
         join secrets s on s.id = es.secret_id
         join lateral (${contextOf(sql`(select e.*) e`)}) k on true
-      where e.id = ${parameter.environmentId}::bigint and s.uid = ${parameter.secretUid}::uuid` as RawBuilder<
-      ResolutionContext & CandidateSecret & { owner_uid: string }
-    >
+      where e.id = ${parameter.environmentId}::bigint
+        and s.uid = ${parameter.secretUid}::uuid` as RawBuilder<ReceivedSecret>
 )
 
-/** A secret that an environment was given, with what decides whether it still is; undefined when it was not. */
+/** Undefined when the environment was not given it. */
 export async function findReceived(
   db: Kysely<Database>,
   environmentId: number,
   secretUid: string
-): Promise<(ResolutionContext & CandidateSecret & { owner_uid: string }) | undefined> {
+): Promise<ReceivedSecret | undefined> {
   const [row] = await received(db, { environmentId, secretUid })
   return row
 }

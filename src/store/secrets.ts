@@ -339,31 +339,6 @@ export interface DeliverableValue extends StoredValue {
   stream_uid: string
 }
 
-export const findDeliverable = statement<{ environmentId: number; secretUid: string }, DeliverableValue>(
-  (db, { environmentId, secretUid }) =>
-    db
-      .selectFrom('secrets as s')
-      .innerJoin('environment_secrets as es', 'es.secret_id', 's.id')
-      .innerJoin('environments as e', 'e.id', 'es.environment_id')
-      .innerJoin('accounts as o', 'o.id', 'e.organization_id')
-      .select([
-        's.id as secret_id',
-        's.uid',
-        's.app',
-        's.kind',
-        's.owner_uid',
-        's.name',
-        's.value_version',
-        's.envelope',
-        's.row_version',
-        sql<string>`case s.kind when 'user' then s.owner_uid when 'repository' then (
-          select a.uid from repositories r join accounts a on a.id = r.owner_id where r.uid = s.owner_uid)
-          else o.uid end`.as('stream_uid')
-      ])
-      .where('e.id', '=', environmentId)
-      .where('s.uid', '=', secretUid)
-)
-
 /**
  * Records that a value is read, if it still is that one, still the environment's, and the token still valid: for the
  * lease that there is, or for what is read from inside.

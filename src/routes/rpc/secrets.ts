@@ -143,12 +143,11 @@ export function secretService({ db, vault, metrics, pages }: OnaDependencies): S
         async handle({ secretId, valueBase64 }, { principal, actor }) {
           const { purpose } = actor.token
           if (purpose !== 'deliver' && purpose !== 'inside') throw new Forbidden(READS_NOTHING)
-          const refusal = await reasonToRefuse(db, actor.accountId, secretId!, purpose)
-          if (refusal !== undefined) throw new Forbidden(`The value is withheld: ${refusal}.`)
           const value = await deliver(vault, {
             principal,
             environmentId: actor.accountId,
-            secretUid: secretId!
+            secretUid: secretId!,
+            refuse: (received) => reasonToRefuse(received, purpose)
           })
           try {
             if (valueBase64) return compact({ valueBase64: value.toString('base64') })
