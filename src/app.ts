@@ -305,7 +305,7 @@ export function notificationHandlers(app: FastifyInstance): Handlers {
       app.events.forget(hashes.split(','))
     },
     [EVENTS_CHANNEL]: (event) => app.events.receive(event),
-    [ENVIRONMENTS_CHANNEL]: () => app.wakes.wake(),
+    [ENVIRONMENTS_CHANNEL]: (runnerId) => app.wakes.wake(Number(runnerId)),
     [RESOLUTION_CHANNEL]: (collection) => app.liveUpdates.hear(collection)
   }
 }

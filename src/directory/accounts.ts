@@ -12,6 +12,7 @@ import {
 } from '../store/accounts.ts'
 import { insertAuditEvents, type Principal } from '../store/audit.ts'
 import { isUniqueViolation } from '../store/database.ts'
+import { lockEnvironmentsOn } from '../store/environments.ts'
 import { upsertMembership } from '../store/organizations.ts'
 import { lockProjectsOf } from '../store/projects.ts'
 import { listOwnedRepositoryUids } from '../store/repositories.ts'
@@ -21,11 +22,12 @@ import { inTheNameOf } from './change.ts'
 import { furnishOrganization, HOSTED_RUNNER } from './furnishing.ts'
 import { removeInstallations } from './installations.ts'
 import { removeAppsOf } from './integrations.ts'
+import { removeEnvironments } from './owned-environments.ts'
 import { removeProjectRow } from './owned-projects.ts'
 import { removeSecrets } from './owned-secrets.ts'
 import { removeRepositoryRow } from './repositories.ts'
 import { removeServiceAccountRow } from './service-accounts.ts'
-import { revokeAll, revokeTokens } from './tokens.ts'
+import { forgetTokens, revokeAll, revokeTokens } from './tokens.ts'
 
 function requireLogin(login: string, field: string): void {
   if (LOGIN.test(login)) return
@@ -200,7 +202,7 @@ export async function removeUser(
 }
 
 /**
- * Removes an organization with its memberships and groups, its Apps and what is installed on it, its secrets, its
+ * Removes an organization with its memberships and groups, its environments, its Apps and what is installed on it, its secrets, its
  * repositories, projects and service accounts with theirs, and the tokens that act in it; its members stay users.
  *
  * @returns the hashes of the revoked tokens, as caches hold them
@@ -216,6 +218,7 @@ export async function removeOrganization(
     principal,
     async (tx) => {
       const revoked = await revokeTokens(tx, principal, { organizationId, bearers: 'accounts' })
+      revoked.push(...(await revokeTokens(tx, principal, { organizationId, bearers: 'machines' })))
       revoked.push(...(await removeAccount(tx, principal, { ...organization, kind: 'organization' })))
       return revoked
     },
@@ -251,6 +254,10 @@ async function removeAccount(
   const revoked = await removeAppsOf(tx, principal, account)
   revoked.push(...(await removeInstallations(tx, principal, { accountId: id })))
   if (!(await lockAccount(tx, uid))) throw new NotFound()
+  if (kind === 'organization') {
+    const environments = await lockEnvironmentsOn(tx, 'organization', id)
+    revoked.push(...(await forgetTokens(tx, await removeEnvironments(tx, principal, environments))))
+  }
   await removeSecrets(tx, principal, uid, kind, uid)
   for (const repository of await listOwnedRepositoryUids(tx, id)) {
     await removeRepositoryRow(tx, principal, uid, repository)

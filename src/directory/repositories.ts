@@ -5,6 +5,7 @@ import { insertAuditEvents, type Principal } from '../store/audit.ts'
 import { deleteCollaborator, upsertCollaborator } from '../store/collaborators.ts'
 import { isUniqueViolation } from '../store/database.ts'
 import { lockEnvironmentsOf } from '../store/deployment-environments.ts'
+import { lockEnvironmentsOn } from '../store/environments.ts'
 import { giveRepository } from '../store/installations.ts'
 import { findOrganization } from '../store/organizations.ts'
 import {
@@ -136,6 +137,7 @@ export async function removeRepositoryRow(
   ownerUid: string,
   repository: { id: number; uid: string; name: string }
 ): Promise<void> {
+  await lockEnvironmentsOn(tx, 'repository', repository.id)
   for (const { uid } of await lockEnvironmentsOf(tx, repository.id)) {
     await removeSecrets(tx, principal, ownerUid, 'deployment-environment', uid, repository.uid)
   }

@@ -3,12 +3,20 @@ import { Conflict, InvalidInput, NotFound } from '../errors.ts'
 import { lockAccount } from '../store/accounts.ts'
 import { insertAuditEvents, type Principal } from '../store/audit.ts'
 import { withdrawClassesOf } from '../store/environment-classes.ts'
-import { deleteEnvironment, lockEnvironmentsOfRunner } from '../store/environments.ts'
+import { deleteTokensOfEnvironmentsOn, lockEnvironmentsOn } from '../store/environments.ts'
 import type { OrganizationFacts } from '../store/organizations.ts'
-import { deleteRunner, findRunner, insertRunner, lockRunner, updateRunner } from '../store/runners.ts'
+import {
+  deleteRunner,
+  excludeUsersOfRunner,
+  findRunner,
+  insertRunner,
+  lockRunner,
+  updateRunner
+} from '../store/runners.ts'
 import type { Database } from '../store/tables.ts'
 import { deleteTokensOfRunner } from '../store/tokens.ts'
 import { inTheNameOf } from './change.ts'
+import { removeEnvironments } from './owned-environments.ts'
 import { storeExchangeToken } from './runner-tokens.ts'
 import { forgetTokens } from './tokens.ts'
 
@@ -159,20 +167,20 @@ export async function removeRunner(
     const hashes = await deleteTokensOfRunner(tx, runner.runner_id)
     if (!(await lockRunner(tx, organization_id, runnerUid))) throw new NotFound()
     hashes.push(...(await deleteTokensOfRunner(tx, runner.runner_id)))
-    const environments = await lockEnvironmentsOfRunner(tx, runner.runner_id)
-    if (environments.length > 0 && !force) throw new Conflict(hasEnvironments(environments.length))
-    for (const { environment_id } of environments)
-      hashes.push(...(await deleteEnvironment(tx, environment_id)))
+    hashes.push(...(await deleteTokensOfEnvironmentsOn(tx, runner.runner_id)))
+    const removeAll = async () => {
+      const environments = await lockEnvironmentsOn(tx, 'runner', runner.runner_id)
+      if (environments.length > 0 && !force) throw new Conflict(hasEnvironments(environments.length))
+      hashes.push(...(await removeEnvironments(tx, principal, environments)))
+    }
+    await removeAll()
+    await excludeUsersOfRunner(tx, runner.runner_id)
+    // Those that were made meanwhile.
+    await removeAll()
     const classes = await withdrawClassesOf(tx, runner.runner_id)
     await deleteRunner(tx, runner.runner_id)
     const common = { streamUid: organization_uid, principal }
     await insertAuditEvents(tx, [
-      ...environments.map(({ environment_uid, name }) => ({
-        ...common,
-        action: 'development_environment.remove',
-        subjectUid: environment_uid,
-        name: name || environment_uid
-      })),
       ...classes.map(({ uid, display_name }) => ({
         ...common,
         action: 'environment_class.remove',

@@ -16,6 +16,7 @@ import type {
 import { insertAuditEvents, type Principal } from '../store/audit.ts'
 import {
   deleteEnvironment,
+  deleteTokensOfLeased,
   giveUpLeases,
   type LeasedEnvironment,
   listExisting,
@@ -61,7 +62,7 @@ export async function claim(
 ): Promise<Assignment[]> {
   const end = Date.now() + request.waitSeconds * 1000
   for (;;) {
-    const listening = wakes.listen()
+    const listening = wakes.listen(self.runners === 'hosted' ? 'hosted' : self.runners.runnerId)
     try {
       const assignments = await claimNow(db, self, request)
       const left = end - Date.now()
@@ -185,12 +186,14 @@ export async function report(
   state: StatusReport
 ): Promise<void> {
   await inTheNameOf(db, principal, async (tx) => {
+    const isGone = state.phase === 'ENVIRONMENT_PHASE_DELETED'
+    const hashes = isGone ? await deleteTokensOfLeased(tx, environmentId, epoch, runners) : []
     const now = await lockLeasedEnvironment(tx, environmentId, epoch, runners)
     if (!now) throw new LeaseTaken()
     if (!mayFollow(now.phase as EnvironmentPhase, state.phase)) {
       throw new Conflict(`An environment in ${now.phase} cannot be in ${state.phase} next.`)
     }
-    if (state.phase !== 'ENVIRONMENT_PHASE_DELETED') {
+    if (!isGone) {
       const { phase, ...status } = state
       await updateStatus(tx, now.environment_id, { phase, status })
       return
@@ -198,7 +201,8 @@ export async function report(
     if (now.desired_phase !== 'ENVIRONMENT_PHASE_DELETED') {
       throw new Conflict('Nobody asked for this environment to be deleted.')
     }
-    await forgetTokens(tx, await deleteEnvironment(tx, now.environment_id))
+    hashes.push(...(await deleteEnvironment(tx, now.environment_id)))
+    await forgetTokens(tx, hashes)
     await insertAuditEvents(tx, [
       {
         streamUid: now.organization_uid,

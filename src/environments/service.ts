@@ -8,6 +8,7 @@ import { insertAuditEvents, type Principal } from '../store/audit.ts'
 import { type ClassOfRunner, findClassOfRunner } from '../store/environment-classes.ts'
 import {
   deleteEnvironment,
+  deleteTokensOfEnvironment,
   type EnvironmentFacts,
   insertEnvironment,
   type LockedEnvironment,
@@ -280,8 +281,11 @@ export async function removeEnvironment(
   principal: Principal,
   environment: Environment
 ): Promise<string[]> {
-  return await change(db, principal, environment, async (tx, now) => {
-    const hashes = await deleteEnvironment(tx, now.environment_id)
+  return await inTheNameOf(db, principal, async (tx) => {
+    const hashes = await deleteTokensOfEnvironment(tx, environment.environment_id)
+    const now = await lockEnvironment(tx, environment.environment_id)
+    if (!now) throw new NotFound()
+    hashes.push(...(await deleteEnvironment(tx, now.environment_id)))
     await insertAuditEvents(tx, [eventOf(principal, environment, 'remove')])
     return await forgetTokens(tx, hashes)
   })

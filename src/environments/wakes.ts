@@ -1,28 +1,34 @@
 /** Where the database tells that a runner has work. */
 export const ENVIRONMENTS_CHANNEL = 'coffer_environments'
 
-/** Those of this server who wait for something to happen. */
+/** Those of this server who wait for work. */
 export class Wakes {
-  readonly #waiting = new Set<() => void>()
+  readonly #waiting = new Map<() => void, number | 'hosted'>()
 
-  /** Wakes everybody: who waits in vain waits again. */
-  wake(): void {
-    for (const wake of [...this.#waiting]) wake()
+  /** Wakes whoever works for this runner; the servers' own may be any. Without a number, everybody. */
+  wake(runnerId?: number): void {
+    for (const [wake, runner] of [...this.#waiting]) {
+      if (!runnerId || runner === 'hosted' || runner === runnerId) wake()
+    }
   }
 
   /**
    * Begins to listen at once, before the caller looks for itself, so that nothing is missed in between.
    *
+   * @param runner for whose work
    * @returns resolves with whether something happened before the time was over
    */
-  listen(): { wait(milliseconds: number, signal?: AbortSignal): Promise<boolean>; stop(): void } {
+  listen(runner: number | 'hosted'): {
+    wait(milliseconds: number, signal?: AbortSignal): Promise<boolean>
+    stop(): void
+  } {
     let woken = false
     let settle: ((happened: boolean) => void) | undefined
     const wake = () => {
       woken = true
       settle?.(true)
     }
-    this.#waiting.add(wake)
+    this.#waiting.set(wake, runner)
     const stop = () => void this.#waiting.delete(wake)
     return {
       stop,

@@ -2,6 +2,7 @@ import { type Kysely, sql, type Transaction } from 'kysely'
 import { type Acting, actingOrganization } from './acting.ts'
 import { statement } from './statement.ts'
 import type { Database, OrganizationRole } from './tables.ts'
+import { deleteTokensOfEnvironments } from './tokens.ts'
 
 /** An environment, with what its JSON shows and what access to it depends on. */
 export interface EnvironmentFacts {
@@ -135,9 +136,9 @@ function filtered(db: Kysely<Database>, acting: Acting, filter: EnvironmentFilte
   if (search !== undefined) {
     query = query.where(
       sql<boolean>`(strpos(lower(e.name), lower(${search})) > 0 or strpos(e.uid::text, lower(${search})) > 0
-        or exists (select 1 from jsonb_array_elements(e.spec -> 'content' -> 'initializer' -> 'specs') spec
-          where strpos(lower(concat_ws(' ', spec -> 'git' ->> 'remoteUri', spec -> 'git' ->> 'cloneTarget',
-            spec -> 'contextUrl' ->> 'url')), lower(${search})) > 0))`
+        or exists (select 1 from jsonb_array_elements(e.spec -> 'content' -> 'initializer' -> 'specs') one(source)
+          where strpos(lower(concat_ws(' ', source -> 'git' ->> 'remoteUri', source -> 'git' ->> 'cloneTarget',
+            source -> 'contextUrl' ->> 'url')), lower(${search})) > 0))`
     )
   }
   return query
@@ -540,10 +541,49 @@ export async function lockIdle(
   return await locked(tx).where('e.id', '=', environmentId).where(isIdle).executeTakeFirst()
 }
 
-/** Locks the environments of a runner, whatever they are doing, in order of id. */
-export async function lockEnvironmentsOfRunner(
+/** The tokens of an environment that is to be removed; the hashes, for the caches. */
+export async function deleteTokensOfEnvironment(
+  tx: Transaction<Database>,
+  environmentId: number
+): Promise<Buffer[]> {
+  return await deleteTokensOfEnvironments(tx, sql<boolean>`e.id = ${environmentId}::bigint`)
+}
+
+/** The same for whoever has its lease. */
+export async function deleteTokensOfLeased(
+  tx: Transaction<Database>,
+  environmentUid: string,
+  leaseEpoch: number,
+  runners: RunnerReference
+): Promise<Buffer[]> {
+  const leased = sql<boolean>`e.uid = ${environmentUid}::uuid and e.lease_epoch = ${leaseEpoch}::integer
+    and ${isOf(runners)}`
+  return await deleteTokensOfEnvironments(tx, leased)
+}
+
+/** The same for all environments of a runner. */
+export async function deleteTokensOfEnvironmentsOn(
   tx: Transaction<Database>,
   runnerId: number
+): Promise<Buffer[]> {
+  return await deleteTokensOfEnvironments(tx, sql<boolean>`e.runner_id = ${runnerId}::bigint`)
+}
+
+const OWNERS = {
+  organization: 'e.organization_id',
+  runner: 'e.runner_id',
+  project: 'e.project_id',
+  repository: 'e.repository_id'
+} as const
+
+/**
+ * Locks the environments that hang on something, in order of id, for who removes that: before anything else of it is
+ * removed, since whoever changes an environment holds it first, and then what it hangs on.
+ */
+export async function lockEnvironmentsOn(
+  tx: Transaction<Database>,
+  owner: keyof typeof OWNERS,
+  id: number
 ): Promise<LockedEnvironment[]> {
-  return await locked(tx).where('e.runner_id', '=', runnerId).orderBy('e.id').execute()
+  return await locked(tx).where(OWNERS[owner], '=', id).orderBy('e.id').execute()
 }

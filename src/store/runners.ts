@@ -146,6 +146,11 @@ export async function touchRunner(tx: Transaction<Database>, runnerId: number): 
   await tx.updateTable('runners').set({ last_seen_at: sql<Date>`now()` }).where('id', '=', runnerId).execute()
 }
 
+/** Waits for those who make something of a locked runner, and lets nobody begin to. */
+export async function excludeUsersOfRunner(tx: Transaction<Database>, runnerId: number): Promise<void> {
+  await tx.selectFrom('runners').select('id').where('id', '=', runnerId).forUpdate().execute()
+}
+
 /** Removes a runner with its classes, its exchange tokens and its tokens. */
 export async function deleteRunner(tx: Transaction<Database>, runnerId: number): Promise<void> {
   await tx.deleteFrom('runners').where('id', '=', runnerId).execute()

@@ -1,4 +1,4 @@
-import { type Kysely, sql, type Transaction } from 'kysely'
+import { type Kysely, type RawBuilder, sql, type Transaction } from 'kysely'
 import { statement } from './statement.ts'
 import type { AccountKind, Database, EnvironmentTokenPurpose, Permissions, TokenKind } from './tables.ts'
 
@@ -249,11 +249,16 @@ export interface RevokedToken {
 /** Whose tokens: an account's own, those that act in an organization, or those of a service account. */
 export type TokensOf =
   | { accountId: number }
-  | { organizationId: number; bearers: 'accounts' | 'all' }
+  | { organizationId: number; bearers: 'accounts' | 'machines' | 'all' }
   | { serviceAccountId: number }
 
 /** What an account itself acts with: what acts for others on it has its `account_id` too. */
 const OWN_KINDS = sql`('classic', 'fine-grained')`
+const WHOSE = {
+  accounts: sql`and t.kind in ${OWN_KINDS}`,
+  machines: sql`and t.kind in ('environment', 'runner')`,
+  all: sql``
+}
 
 function isOf(tokens: TokensOf) {
   if ('accountId' in tokens) {
@@ -263,8 +268,7 @@ function isOf(tokens: TokensOf) {
     return sql<boolean>`t.service_account_id = ${tokens.serviceAccountId}::bigint`
   }
   const { organizationId, bearers } = tokens
-  const whose = bearers === 'accounts' ? sql`and t.kind in ${OWN_KINDS}` : sql``
-  return sql<boolean>`(t.organization_id = ${organizationId}::bigint ${whose})`
+  return sql<boolean>`(t.organization_id = ${organizationId}::bigint ${WHOSE[bearers]})`
 }
 
 /**
@@ -308,6 +312,24 @@ export async function listTokenHashes(
   return rows.map(({ hash }) => hash)
 }
 
+/**
+ * All tokens of environments, for who removes these, and before they are locked: who acts with one holds it first.
+ * Gives the hashes, for the caches.
+ *
+ * @param environments a condition on `e`
+ */
+export async function deleteTokensOfEnvironments(
+  tx: Transaction<Database>,
+  environments: RawBuilder<boolean>
+): Promise<Buffer[]> {
+  const { rows } = await sql<{ hash: Buffer }>`
+    with ended as (
+      select t.id from tokens t join environments e on e.id = t.environment_id
+      where ${environments} order by t.id for update of t)
+    delete from tokens d using ended where d.id = ended.id returning d.hash`.execute(tx)
+  return rows.map(({ hash }) => hash)
+}
+
 /** Some of the tokens of a bearer that nothing can be done with any more, so that they do not pile up. */
 export async function deleteExpiredTokens(
   tx: Transaction<Database>,
@@ -333,10 +355,12 @@ export async function deleteEndedEnvironmentTokens(
   tx: Transaction<Database>,
   environmentId: number
 ): Promise<void> {
-  await sql`delete from tokens t using environments e
-    where e.id = ${environmentId}::bigint and t.environment_id = e.id
+  await sql`delete from tokens where id in (
+    select t.id from tokens t join environments e on e.id = t.environment_id
+    where e.id = ${environmentId}::bigint
       and (t.expires_at < now() or t.lease_epoch < e.lease_epoch
-        or t.purpose = 'inside' and t.created_at < now() - interval '1 hour')`.execute(tx)
+        or t.purpose = 'inside' and t.created_at < now() - interval '1 hour')
+    for update of t skip locked)`.execute(tx)
 }
 
 /**
@@ -349,8 +373,9 @@ export async function endOlderDeliveries(
   withinSeconds: number
 ): Promise<void> {
   await sql`update tokens set expires_at = now() + make_interval(secs => ${withinSeconds}::double precision)
-    where environment_id = ${environmentId}::bigint and purpose = 'deliver'
-      and expires_at > now() + make_interval(secs => ${withinSeconds}::double precision)`.execute(tx)
+    where id in (select id from tokens where environment_id = ${environmentId}::bigint and purpose = 'deliver'
+      and expires_at > now() + make_interval(secs => ${withinSeconds}::double precision)
+      for no key update skip locked)`.execute(tx)
 }
 
 export async function deleteToken(tx: Transaction<Database>, tokenId: number): Promise<Buffer | undefined> {

@@ -42,12 +42,15 @@ function presentExplanation({ secret, origin, verdict }: Explanation): Static<ty
   })
 }
 
-/** What does not come in is for those to know who may list it: an organization's for its owners, one's own for oneself. */
+/**
+ * What does not come in is for those to know who may list it: an organization's for its owners, one's own and a
+ * repository's for whom it is resolved.
+ */
 function seesOf(role: OrganizationRole | null, own: boolean) {
   return ({ origin, verdict }: Explanation): boolean => {
     if (verdict.result === 'wins') return true
     if (origin === 'organization') return role === 'admin'
-    return own || origin === 'project' || origin === 'repository'
+    return own || origin === 'project'
   }
 }
 

@@ -103,11 +103,20 @@ function selfOf({ principal, actor, http }: Call): RunnerSelf {
   return { principal, runners: { runnerId: actor.accountId }, serverUrl: http.server.baseUrl() }
 }
 
-/** Ends when the runner has gone: nothing is given to nobody. */
-function whileConnected({ raw }: FastifyRequest): AbortSignal {
+/** Gives what the runner waits for; the signal says that it has gone: nothing is given to nobody. */
+async function whileConnected<T>(
+  { raw: { socket } }: FastifyRequest,
+  give: (signal: AbortSignal) => Promise<T>
+): Promise<T> {
   const gone = new AbortController()
-  raw.socket.once('close', () => gone.abort())
-  return gone.signal
+  const leave = () => gone.abort()
+  socket.once('close', leave)
+  try {
+    return await give(gone.signal)
+  } finally {
+    // The connection may be there for many more requests.
+    socket.off('close', leave)
+  }
 }
 
 export function runnerInterfaceService({ db, wakes, closing }: OnaDependencies): Service {
@@ -140,8 +149,9 @@ export function runnerInterfaceService({ db, wakes, closing }: OnaDependencies):
             capacity,
             waitSeconds
           }
-          const signal = AbortSignal.any([closing, whileConnected(call.http)])
-          const assignments = await claim(db, wakes, selfOf(call), request, signal)
+          const assignments = await whileConnected(call.http, (gone) =>
+            claim(db, wakes, selfOf(call), request, AbortSignal.any([closing, gone]))
+          )
           return compact({
             assignments: assignments.map(({ content, secrets, ...rest }) => ({
               ...compact(rest),
