@@ -174,10 +174,10 @@ export async function removeRunner(
       hashes.push(...(await removeEnvironments(tx, principal, environments)))
     }
     await removeAll()
+    const classes = await withdrawClassesOf(tx, runner.runner_id)
     await excludeUsersOfRunner(tx, runner.runner_id)
     // Those that were made meanwhile.
     await removeAll()
-    const classes = await withdrawClassesOf(tx, runner.runner_id)
     await deleteRunner(tx, runner.runner_id)
     const common = { streamUid: organization_uid, principal }
     await insertAuditEvents(tx, [
