@@ -382,6 +382,7 @@ t.test('an organization goes with all that it has, each recorded at once', async
       .map(({ action, name }) => `${action} ${name?.replace(/#\d+$/, '')}`)
       .sort(),
     [
+      `development_environment.remove ${environment.uid}`,
       'organization.remove acme',
       'project.remove site',
       'repository.remove web',
