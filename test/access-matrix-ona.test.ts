@@ -128,6 +128,8 @@ SecretService                             OMAEUsSXNTekiaw 0rackRnuUoOpPZ
 ProjectService                            OMAEUsSXNTekiaw 0rackRnuUoOpPZ
   CreateProject       -                   +dddddd+ddddduu dd+ddrdddddd++
   CreateProjects      -                   +dddddd+ddddduu dd+ddrdddddd++
+  CreateProjectFromEnvironment acme       +dddddd-ddddduu dd+ddrdddddd+-
+  CreateProjectFromEnvironment globex     -dddddd+ddddduu dd-ddrdddddd--
   GetProject          roled               +-+++-+---ddduu d++dd+ddddd++-
   GetProject          everyones           +++++++---ddduu d++dd+ddddd++-
   GetProject          bare                +---------ddduu d++dd+ddddd++-
@@ -778,6 +780,7 @@ const MESSAGES: Record<string, Build> = {
   'SecretService/DeleteSecret': secretId,
   'ProjectService/CreateProject': () => ({ name: 'made', initializer: INITIALIZER }),
   'ProjectService/CreateProjects': () => ({ projects: [{ name: 'made', initializer: INITIALIZER }] }),
+  'ProjectService/CreateProjectFromEnvironment': environmentId,
   'ProjectService/GetProject': projectId,
   'ProjectService/ListProjects': ({ projects }) => ({ filter: { projectIds: Object.values(projects) } }),
   'ProjectService/UpdateProject': (world, target) => ({ ...projectId(world, target), name: next('name') }),

@@ -41,7 +41,12 @@ function documented(example: string): Set<string> {
 
 t.test('.env.example has every variable that the configuration reads, and no other', async (t) => {
   const source = await readFile(path.join(CHECKOUT, 'src', 'config.ts'), 'utf8')
-  const names = new Set(['COFFER_ADMIN_TOKEN_FILE', 'COFFER_METRICS_TOKEN_FILE', 'COFFER_TOKEN_FILE'])
+  const names = new Set([
+    'COFFER_ADMIN_TOKEN_FILE',
+    'COFFER_METRICS_TOKEN_FILE',
+    'COFFER_RUNNER_TOKEN_FILE',
+    'COFFER_TOKEN_FILE'
+  ])
   for (const [, name] of source.matchAll(/reader\s*\.\w+\(\s*'([A-Z][A-Z0-9_]+)'/g)) names.add(name!)
   names.delete('XDG_RUNTIME_DIR')
   t.same([...documented(await read('.env.example'))].sort(), [...names].sort())

@@ -1,4 +1,5 @@
 import path from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Command } from 'commander'
 import { loadRunnerConfig, readEnvironment } from '../config.ts'
 import { Unavailable } from '../errors.ts'
@@ -17,6 +18,7 @@ Example:
   $ npx coffer runner`
 
 const FORCED_EXIT_CODE = 130
+const ATTACH_MS = 5_000
 
 export function runnerCommand(): Command {
   return new Command('runner')
@@ -46,13 +48,18 @@ async function run(): Promise<void> {
   await server.token().catch((error) => {
     if (!(error instanceof Unavailable)) throw error
   })
-  await runner.start()
   const attachment = new Attachment({
     url,
     token: () => server.token(),
     holder: runner.holder,
     exec: (environmentId, stream) => runner.exec(environmentId, stream),
     logger
+  })
+  // Who hears that an environment runs may enter it in the next moment. A server that is away holds nobody up.
+  await Promise.race([attachment.attached, sleep(ATTACH_MS, undefined, { ref: false })])
+  await runner.start().catch(async (error) => {
+    await attachment.close()
+    throw error
   })
   logger.info({ url, isolated: sandbox.isolated }, 'running environments')
 

@@ -28,6 +28,11 @@ export class Attachment {
   readonly #closed = new AbortController()
   readonly #sockets = new Set<WebSocket>()
   readonly #loop: Promise<void>
+  #onAttached = () => {}
+  /** resolves when the line was open for the first time */
+  readonly attached = new Promise<void>((resolve) => {
+    this.#onAttached = resolve
+  })
 
   constructor(options: AttachmentOptions) {
     this.#options = options
@@ -55,6 +60,7 @@ export class Attachment {
   /** Returns when the line is over. */
   async #attach(): Promise<void> {
     const socket = await this.#dial(`Attach?holder=${this.#options.holder}`)
+    this.#onAttached()
     let silence: NodeJS.Timeout | undefined
     const hear = () => {
       clearTimeout(silence)

@@ -28,6 +28,13 @@ export interface ProjectFacts {
   created_at: Date
   updated_at: Date
   classes: ProjectClass[]
+  used_by: ProjectUsers
+}
+
+/** Who has environments of a project: the newest first, ten at most, and how many in all. */
+export interface ProjectUsers {
+  subjects: { kind: string; uid: string }[]
+  total: number
 }
 
 /** As much of a project as access to its secrets depends on, and where that is recorded. */
@@ -49,6 +56,13 @@ export function projectRole(actorId: number | RawBuilder<number>, memberRole = '
         and (gm.account_id = ${actorId} or gm.service_account_id = ${actorId})))
     order by array_position(array['admin', 'editor', 'user'], pp.role) limit 1) end`
 }
+
+const USED_BY = sql<ProjectUsers>`(
+  with users as (select e.creator_kind as kind, e.creator_uid as uid, max(e.id) as newest from environments e
+    where e.project_id = p.id group by 1, 2)
+  select json_build_object('total', (select count(*) from users), 'subjects', coalesce((
+    select json_agg(json_build_object('kind', u.kind, 'uid', u.uid) order by u.newest desc)
+    from (select * from users order by newest desc limit 10) u), '[]')))`
 
 function projectsSeenBy(db: Kysely<Database>, acting: Acting) {
   return actingOrganization(db, acting)
@@ -73,7 +87,8 @@ function projectsSeenBy(db: Kysely<Database>, acting: Acting) {
       sql<ProjectClass[]>`coalesce((select json_agg(json_build_object(
           'environment_class_uid', c.uid, 'sort_order', pc.sort_order) order by pc.sort_order, pc.position)
         from project_environment_classes pc left join environment_classes c on c.id = pc.environment_class_id
-        where pc.project_id = p.id), '[]')`.as('classes')
+        where pc.project_id = p.id), '[]')`.as('classes'),
+      USED_BY.as('used_by')
     ])
 }
 

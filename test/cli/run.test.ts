@@ -47,7 +47,7 @@ t.test('progress is told to those who want it, on stderr', async (t) => {
   t.same({ code, stdout }, { code: 0, stdout: 'out\n' })
   t.match(stderr, /^seen: creating\n(seen: starting\n)?seen: running\n$/)
   const args = ['script', '--quiet', '--return', '--command']
-  const line = [process.execPath, BIN, 'run', '-p', 'web', '-n', 'seen', '--', 'true'].join(' ')
+  const line = `'${process.execPath}' '${BIN}' run -p web -n seen -- true`
   const inTerminal = startCommand(t, [...args, line, '/dev/null'], world.folder, {
     ...world.variables,
     SHELL: '/bin/sh'

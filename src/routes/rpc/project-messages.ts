@@ -133,7 +133,13 @@ export const Project = Message('Project', {
   environmentClasses: List(ProjectEnvironmentClass),
   ...settings,
   desiredPhase: ProjectPhase,
-  recommendedEditors: RecommendedEditors
+  recommendedEditors: RecommendedEditors,
+  usedBy: Message('Project.UsedBy', {
+    subjects: List(Subject, {
+      description: 'Who made environments of it that are there, the newest first; 10 at most'
+    }),
+    totalSubjects: Int32()
+  })
 })
 
 function presentClass({ environment_class_uid, sort_order }: ProjectFacts['classes'][number]) {
@@ -146,6 +152,14 @@ function presentClass({ environment_class_uid, sort_order }: ProjectFacts['class
 
 export function presentClasses({ classes }: ProjectFacts): Static<typeof ProjectEnvironmentClass>[] {
   return classes.map(presentClass)
+}
+
+function presentUsers({ subjects, total }: ProjectFacts['used_by']) {
+  if (total === 0) return undefined
+  return compact({
+    subjects: subjects.flatMap(({ kind, uid }) => subject(kind, uid) ?? []),
+    totalSubjects: total
+  })
 }
 
 /** @param whole with the technical description, which only who writes it gets */
@@ -170,7 +184,8 @@ export function presentProject(row: ProjectFacts, whole = false): Static<typeof 
       row.prebuild_configuration as Static<typeof PrebuildConfiguration> | null
     ),
     desiredPhase: 'PROJECT_PHASE_ACTIVE' as const,
-    recommendedEditors: compactAll(row.recommended_editors as Static<typeof RecommendedEditors> | null)
+    recommendedEditors: compactAll(row.recommended_editors as Static<typeof RecommendedEditors> | null),
+    usedBy: presentUsers(row.used_by)
   })
 }
 

@@ -1,5 +1,6 @@
 import type { Static } from '@sinclair/typebox'
 import { ACCESS, requireProjectAccess } from '../../auth/access.ts'
+import type { EnvironmentSpec } from '../../environments/spec.ts'
 import { CofferError, NotFound, Unavailable } from '../../errors.ts'
 import {
   changeProjectPolicy,
@@ -10,6 +11,7 @@ import {
   updateProjectSettings
 } from '../../projects/projects.ts'
 import { isTemporaryDatabaseError } from '../../store/database.ts'
+import type { EnvironmentFacts } from '../../store/environments.ts'
 import {
   countProjects,
   findProject,
@@ -19,6 +21,7 @@ import {
 } from '../../store/projects.ts'
 import { CountRequest, CountResponse, count } from './count.ts'
 import { invalid } from './decode.ts'
+import { getEnvironment } from './environments.ts'
 import { Ids, Search, some } from './filters.ts'
 import { type Call, method, type Service } from './method.ts'
 import type { OnaDependencies } from './ona.ts'
@@ -39,7 +42,7 @@ import {
   valuesOf
 } from './project-messages.ts'
 import { RunnerKind } from './runner-messages.ts'
-import { Empty, Int32, List, Message, required, Text, Uuid } from './schema.ts'
+import { Empty, Int32, List, Message, required, Text, Uuid, withExample } from './schema.ts'
 import { readOrder, Sort } from './sort.ts'
 
 // Projects: what environments are made from. https://ona.com/docs/ona/projects/overview
@@ -87,6 +90,18 @@ function filterOf(input: Static<typeof ListProjectsRequest>) {
     remoteUris: some(specRemoteUris),
     search: search || undefined
   }
+}
+
+/** What a project is made with that makes environments like this one. */
+function creationOf(environment: EnvironmentFacts, name: string | undefined) {
+  const { content, devcontainer, automationsFile, machine } = environment.spec as EnvironmentSpec
+  return {
+    name: name ?? environment.name.slice(0, 80),
+    initializer: content?.initializer ?? {},
+    devcontainerFilePath: devcontainer?.devcontainerFilePath,
+    automationsFilePath: automationsFile?.automationsFilePath,
+    environmentClass: { environmentClassId: machine?.class }
+  } as Static<typeof CreateProjectRequest>
 }
 
 export function projectService({ db, pages }: OnaDependencies): Service {
@@ -146,6 +161,20 @@ export function projectService({ db, pages }: OnaDependencies): Service {
         request: CreateProjectRequest,
         response: Message('CreateProjectResponse', { project: Project }),
         handle: async (input, call) => ({ project: await create(call, input) })
+      }),
+      method({
+        name: 'CreateProjectFromEnvironment',
+        summary: 'Create a project that makes environments as one that is there',
+        access: 'organization:administer',
+        request: Message('CreateProjectFromEnvironmentRequest', {
+          environmentId: Uuid({ required: true }),
+          name: withExample(Text({ min: 1, max: 80, description: "Unset: the environment's" }), 'web')
+        }),
+        response: Message('CreateProjectFromEnvironmentResponse', { project: Project }),
+        async handle({ environmentId, name }, call) {
+          const environment = await getEnvironment({ db }, call, environmentId!)
+          return { project: await create(call, creationOf(environment, name)) }
+        }
       }),
       method({
         name: 'GetProject',

@@ -235,3 +235,27 @@ t.test(
     }
   }
 )
+
+t.test('a project from an environment, and who uses a project', async (t) => {
+  const { ask, projectId, classId, owner } = await furnish(t)
+  const { environment } = await ask('EnvironmentService/CreateEnvironmentFromProject', {
+    projectId,
+    spec: { devcontainer: { devcontainerFilePath: 'dev.json' } }
+  })
+  const { project } = await ask('ProjectService/CreateProjectFromEnvironment', {
+    environmentId: environment.id,
+    name: 'again'
+  })
+  t.match(project, {
+    metadata: { name: 'again' },
+    initializer: { specs: [{ git: { remoteUri: 'https://git.example/acme/web.git' } }] },
+    devcontainerFilePath: 'dev.json',
+    environmentClass: { environmentClassId: classId }
+  })
+  t.notOk('usedBy' in project)
+  await ask('EnvironmentService/CreateEnvironmentFromProject', { projectId })
+  t.same((await ask('ProjectService/GetProject', { projectId })).project.usedBy, {
+    subjects: [{ id: owner.account.uid, principal: 'PRINCIPAL_USER' }],
+    totalSubjects: 1
+  })
+})

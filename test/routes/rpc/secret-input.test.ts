@@ -11,7 +11,7 @@ import { isRefusal, refuses } from './refusal.ts'
 const MARKER = 'MARKER-of-a-secret-91d4'
 const NOT_HERE = 'There is nothing of that id that this token may know of.'
 const NOT_FOUND = { code: 'not_found', message: NOT_HERE } as const
-const MOUNTS = 'environmentVariable, filePath, containerRegistryBasicAuthHost, apiOnly'
+const MOUNTS = 'environmentVariable, filePath, containerRegistryBasicAuthHost, gitCredentialHost, apiOnly'
 
 const server = await startOnaServer(t)
 const { owner, member, stranger, acme, db } = server
