@@ -59,20 +59,22 @@ export class Attachment {
 
   /** Returns when the line is over. */
   async #attach(): Promise<void> {
-    const socket = await this.#dial(`Attach?holder=${this.#options.holder}`)
-    this.#onAttached()
+    const { url, token, holder, logger } = this.#options
+    const socket = this.#open(url, `Attach?holder=${holder}`, await token())
     let silence: NodeJS.Timeout | undefined
     const hear = () => {
       clearTimeout(silence)
       silence = setTimeout(() => socket.terminate(), SILENCE_MS)
     }
-    hear()
     socket.on('ping', hear)
     socket.on('message', (message) => {
       this.#serve(String(message)).catch((error: Error) =>
-        this.#options.logger.warn({ reason: error.message }, 'a session could not be served')
+        logger.warn({ reason: error.message }, 'a session could not be served')
       )
     })
+    await opened(socket)
+    this.#onAttached()
+    hear()
     await new Promise<void>((resolve) => {
       socket.once('close', () => resolve())
     })
@@ -83,25 +85,32 @@ export class Attachment {
     const { session, environmentId } = JSON.parse(message) as Record<string, unknown>
     if (typeof session !== 'string' || !isUuid(session)) return
     if (typeof environmentId !== 'string' || !isUuid(environmentId)) return
-    const socket = await this.#dial(`Serve?session=${session}`)
-    this.#options.exec(environmentId, createWebSocketStream(socket))
+    const { url, token, exec } = this.#options
+    const socket = this.#open(url, `Serve?session=${session}`, await token())
+    const stream = createWebSocketStream(socket)
+    // Whoever serves it hears of that by its end.
+    stream.on('error', () => {})
+    await opened(socket)
+    exec(environmentId, stream)
   }
 
-  /** Resolves when the line is open. */
-  async #dial(method: string): Promise<WebSocket> {
-    const { url, token } = this.#options
-    const authorization = `Bearer ${await token()}`
+  /** Who listens has to begin before the next event: what comes with the opening is told right then, and never again. */
+  #open(url: string, method: string, token: string): WebSocket {
     const socket = new WebSocket(`${url.replace(/^http/, 'ws')}/${SERVICE}/${method}`, {
-      headers: { authorization },
+      headers: { authorization: `Bearer ${token}` },
       perMessageDeflate: false,
       followRedirects: false
     })
     this.#sockets.add(socket)
     socket.on('close', () => this.#sockets.delete(socket))
-    await new Promise<void>((resolve, reject) => {
-      socket.once('open', () => resolve())
-      socket.on('error', reject)
-    })
     return socket
   }
+}
+
+/** Rejects when it does not open. */
+async function opened(socket: WebSocket): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    socket.once('open', () => resolve())
+    socket.on('error', reject)
+  })
 }

@@ -248,7 +248,7 @@ t.test('a project from an environment, and who uses a project', async (t) => {
   })
   t.match(project, {
     metadata: { name: 'again' },
-    initializer: { specs: [{ git: { remoteUri: 'https://git.example/acme/web.git' } }] },
+    initializer: environment.spec.content.initializer,
     devcontainerFilePath: 'dev.json',
     environmentClass: { environmentClassId: classId }
   })
