@@ -34,6 +34,9 @@ export async function openSession(client: ApiClient, environmentId: string): Pro
       handshakeTimeout: TIMEOUT_MS
     }
   )
+  // Before it is open: what comes with the opening is told once.
+  const stream = createWebSocketStream(socket)
+  stream.on('error', () => {})
   await new Promise<void>((resolve, reject) => {
     socket.once('open', () => resolve())
     socket.on('error', (cause) => reject(noAnswerOf(client, { cause }, TIMEOUT_MS)))
@@ -47,7 +50,7 @@ export async function openSession(client: ApiClient, environmentId: string): Pro
     })
   })
   endWhenSilent(socket)
-  return createWebSocketStream(socket)
+  return stream
 }
 
 function endWhenSilent(socket: WebSocket): void {
