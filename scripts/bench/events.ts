@@ -5,7 +5,7 @@ import pg from 'pg'
 import { hashToken, lastEight, makeToken } from '../../src/auth/token.ts'
 import { median } from './load.ts'
 import { readMemory, startCoffer } from './server.ts'
-import { attach, call, ORGANIZATION, OWNER, superuserUrl } from './world.ts'
+import { attach, call, superuserUrl } from './world.ts'
 
 /** Each of another person, so that for each it is asked anew who may know. */
 export const STREAMS = 1_000
@@ -67,7 +67,6 @@ async function furnishWatchers(
   url: string,
   dataDir: string
 ): Promise<{ tokens: string[]; projectId: string }> {
-  await call(url, 'POST', '/admin/organizations', { login: ORGANIZATION, admin: OWNER })
   const initializer = { specs: [{ git: { remoteUri: 'https://git.example/web.git' } }] }
   const { project } = await callOna<{ project: { id: string } }>(url, 'ProjectService/CreateProject', {
     name: 'web',
@@ -79,20 +78,20 @@ async function furnishWatchers(
   await client.connect()
   try {
     await client.query(
-      `with o as (select id from accounts where login = $1),
+      `with o as (select organization_id as id from projects where uid = $2),
          p as (insert into accounts (kind, login)
-           select 'user', 'watcher-' || n from generate_series(1, $2::integer) n returning id),
+           select 'user', 'watcher-' || n from generate_series(1, $1::integer) n returning id),
          m as (insert into memberships (organization_id, account_id, role)
            select o.id, p.id, 'member' from o, p),
          g as (insert into groups (organization_id, name) select id, 'watchers' from o returning id),
          gm as (insert into group_members (group_id, account_id) select g.id, p.id from g, p),
          pp as (insert into project_policies (project_id, group_id, role)
-           select r.id, g.id, 'user' from projects r, g where r.uid = $3)
+           select r.id, g.id, 'user' from projects r, g where r.uid = $2)
        insert into tokens (hash, kind, account_id, scopes, last_eight, epoch)
          select t.hash, 'classic', p.id, array['read:org'], t.last_eight, i.epoch
          from instance i, (select id, row_number() over (order by id) as n from p) p
-           join unnest($4::bytea[], $5::text[]) with ordinality t (hash, last_eight, n) on t.n = p.n`,
-      [ORGANIZATION, STREAMS, project.id, tokens.map(hashToken), tokens.map(lastEight)]
+           join unnest($3::bytea[], $4::text[]) with ordinality t (hash, last_eight, n) on t.n = p.n`,
+      [STREAMS, project.id, tokens.map(hashToken), tokens.map(lastEight)]
     )
     await client.query('vacuum analyze')
   } finally {
