@@ -14,8 +14,8 @@ import type {
   StatusReport
 } from '../runner/interface.ts'
 import { insertAuditEvents, type Principal } from '../store/audit.ts'
+import { deleteEnvironment, updateStatus } from '../store/environments.ts'
 import {
-  deleteEnvironment,
   deleteTokensOfLeased,
   giveUpLeases,
   type LeasedEnvironment,
@@ -24,9 +24,8 @@ import {
   lockLeasedEnvironment,
   prolongLeases,
   type RunnerReference,
-  takeLeases,
-  updateStatus
-} from '../store/environments.ts'
+  takeLeases
+} from '../store/leases.ts'
 import { touchRunner } from '../store/runners.ts'
 import type { Database } from '../store/tables.ts'
 import { sourceOf } from './context-url.ts'

@@ -15,12 +15,8 @@ import { enterEnvironment } from '../environments/service.ts'
 import { CofferError, Conflict, Forbidden, InvalidInput, NotFound, Unauthenticated } from '../errors.ts'
 import { describeError } from '../logger.ts'
 import { isTemporaryDatabaseError } from '../store/database.ts'
-import {
-  type EnvironmentFacts,
-  findEnvironment,
-  findHolder,
-  touchEnvironment
-} from '../store/environments.ts'
+import { type EnvironmentFacts, findEnvironment, touchEnvironment } from '../store/environments.ts'
+import { findHolder } from '../store/leases.ts'
 import type { Database } from '../store/tables.ts'
 import { errorAnswer } from './rpc/errors.ts'
 import { Ignored } from './upgrades.ts'
