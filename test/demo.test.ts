@@ -4,6 +4,9 @@ import path from 'node:path'
 import { promisify } from 'node:util'
 import t from 'tap'
 import { CHECKOUT } from './checkout.ts'
+import { BUBBLEWRAP, GIT, needPrograms } from './installed.ts'
+
+needPrograms(t, BUBBLEWRAP, GIT)
 
 // npm run demo, as the README shows it.
 

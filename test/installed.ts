@@ -21,6 +21,31 @@ function isInstalled(program: Program): boolean {
   return installed
 }
 
+/** What keeps environments apart from the machine. */
+export const BUBBLEWRAP: Program = {
+  file: 'bwrap',
+  probe: ['--ro-bind', '/', '/', 'true'],
+  package: 'bubblewrap'
+}
+export const GIT: Program = { file: 'git', probe: ['--version'], package: 'git' }
+
+function reasonToSkip(programs: readonly Program[]): string | undefined {
+  const missing = programs.find((program) => !isInstalled(program))
+  return (
+    missing &&
+    `${missing.file} ${missing.probe.join(' ')} does not run; Debian's package is ${missing.package}`
+  )
+}
+
+/** For a file all of whose tests need programs: ends it, saying so, where one is not installed; in CI it fails instead. */
+export function needPrograms(t: Test, ...programs: readonly Program[]): void {
+  const reason = reasonToSkip(programs)
+  if (reason === undefined) return
+  if (process.env.CI) throw new Error(reason)
+  t.plan(0, reason)
+  process.exit(0)
+}
+
 /** A test that needs programs: skipped, saying so, where one is not installed; in CI it fails instead. */
 export async function testWith(
   t: Test,
@@ -29,10 +54,7 @@ export async function testWith(
   body: (t: Test) => Promise<void>
 ): Promise<void> {
   const all = 'file' in programs ? [programs] : programs
-  const missing = all.find((program) => !isInstalled(program))
-  const reason =
-    missing &&
-    `${missing.file} ${missing.probe.join(' ')} does not run; Debian's package is ${missing.package}`
+  const reason = reasonToSkip(all)
   if (reason && process.env.CI) {
     t.fail(`${name}: ${reason}`)
     return

@@ -1,8 +1,11 @@
 import t from 'tap'
+import { BUBBLEWRAP, GIT, needPrograms } from '../installed.ts'
 import { makeRepository, serveGit } from '../runner/git-server.ts'
 import { shown, startCommand, startWorld, VALUE, type World } from './env/helper.ts'
 import { startProxy } from './env/proxy.ts'
 import { BIN, until } from './helper.ts'
+
+needPrograms(t, BUBBLEWRAP, GIT)
 
 const world = await startWorld(t)
 const { coffer, start, listEnvironments } = world

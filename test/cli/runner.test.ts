@@ -3,9 +3,12 @@ import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import path from 'node:path'
 import t from 'tap'
+import { BUBBLEWRAP, GIT, needPrograms } from '../installed.ts'
 import { makeDataDir } from '../runner/running.ts'
 import { startCommand, startWorld, VALUE } from './env/helper.ts'
 import { BIN, until } from './helper.ts'
+
+needPrograms(t, BUBBLEWRAP, GIT)
 
 // A runner in a process of its own, which asks the server as it would from another machine: with an exchange token.
 

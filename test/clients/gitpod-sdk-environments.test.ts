@@ -1,9 +1,12 @@
 import { EnvironmentState, waitForEnvironmentRunning } from '@gitpod/sdk/lib/environment'
 import t, { type Test } from 'tap'
 import { startRunnerOf } from '../environments/with-runner.ts'
+import { BUBBLEWRAP, GIT, needPrograms } from '../installed.ts'
 import { sdk, startOnaServer } from '../routes/rpc/helper.ts'
 import { makeRepository, serveGit } from '../runner/git-server.ts'
 import { runInside } from '../runner/running.ts'
+
+needPrograms(t, BUBBLEWRAP, GIT)
 
 // Environments by @gitpod/sdk as it is installed from npm, made for real: a server that listens, with its runner.
 

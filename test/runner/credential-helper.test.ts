@@ -10,6 +10,9 @@ import {
   gitCredentialFiles,
   parseGitCredential
 } from '../../src/runner/credential-helper.ts'
+import { GIT, needPrograms } from '../installed.ts'
+
+needPrograms(t, GIT)
 
 type Credential = { host: string } & GitCredential
 

@@ -5,9 +5,12 @@ import t from 'tap'
 import type { SecretReference, StatusReport } from '../../src/runner/interface.ts'
 import type { Runner } from '../../src/runner/runner.ts'
 import { Unisolated } from '../../src/runner/unisolated.ts'
+import { BUBBLEWRAP, GIT, needPrograms } from '../installed.ts'
 import { makeRepository, serveGit } from './git-server.ts'
 import { MemoryServer } from './memory-server.ts'
 import { Gate, listFiles, runInside, sourceOf, startRunner } from './running.ts'
+
+needPrograms(t, BUBBLEWRAP, GIT)
 
 // What processes of an environment find of its secrets, and what becomes of that when secrets change.
 

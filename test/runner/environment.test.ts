@@ -5,9 +5,12 @@ import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import type { StatusReport } from '../../src/runner/interface.ts'
+import { BUBBLEWRAP, GIT, needPrograms } from '../installed.ts'
 import { makeRepository, serveGit } from './git-server.ts'
 import { MemoryServer } from './memory-server.ts'
 import { commandLines, Gate, listFiles, runInside, sourceOf, startRunner } from './running.ts'
+
+needPrograms(t, BUBBLEWRAP, GIT)
 
 // What becomes of one environment: phases, content, and what stays where.
 

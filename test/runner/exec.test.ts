@@ -10,7 +10,10 @@ import { ExecClient } from '../../src/runner/exec-client.ts'
 import { type ExecRequest, STDIN_WINDOW_BYTES } from '../../src/runner/exec-request.ts'
 import { FRAME, type Frame, MAX_PAYLOAD_BYTES, readFrames, writeFrame } from '../../src/runner/frames.ts'
 import type { SandboxedProcess } from '../../src/runner/sandbox.ts'
+import { BUBBLEWRAP, GIT, needPrograms } from '../installed.ts'
 import { makeRunner } from './sandbox-helper.ts'
+
+needPrograms(t, BUBBLEWRAP, GIT)
 
 const MEGABYTE = 1024 * 1024
 

@@ -7,11 +7,14 @@ import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { Unavailable } from '../../src/errors.ts'
+import { BUBBLEWRAP, GIT, needPrograms } from '../installed.ts'
 import { makeRepository, serveGit } from './git-server.ts'
 import { EXCHANGE_TOKEN, serveHttp } from './http-server.ts'
 import { MemoryServer } from './memory-server.ts'
 import type { RunRequest } from './runner-process.ts'
 import { commandLines, listFiles, makeDataDir, type Outcome, sourceOf } from './running.ts'
+
+needPrograms(t, BUBBLEWRAP, GIT)
 
 // A runner in a process of its own that is killed, is alone, or has no room; and what is found of values anywhere.
 

@@ -10,8 +10,11 @@ import type {
   Sandbox,
   SandboxedProcess
 } from '../../src/runner/sandbox.ts'
+import { BUBBLEWRAP, GIT, needPrograms } from '../installed.ts'
 import { makeRepository, serveGit } from './git-server.ts'
 import { deliverFiles, makeRunner, sh } from './sandbox-helper.ts'
+
+needPrograms(t, BUBBLEWRAP, GIT)
 
 const { sandbox, makeFolders } = await makeRunner(t)
 const server = await serveGit(t)

@@ -9,8 +9,11 @@ import { Bubblewrap } from '../../src/runner/bubblewrap.ts'
 import type { StatusReport } from '../../src/runner/interface.ts'
 import type { SandboxedProcess } from '../../src/runner/sandbox.ts'
 import { Unisolated } from '../../src/runner/unisolated.ts'
+import { BUBBLEWRAP, GIT, needPrograms } from '../installed.ts'
 import { MemoryServer } from './memory-server.ts'
 import { Gate, listFiles, makeDataDir, runInside, startRunner } from './running.ts'
+
+needPrograms(t, BUBBLEWRAP, GIT)
 
 // Who may work on an environment, and what becomes of it when that changes, or the server is away.
 

@@ -3,9 +3,12 @@ import { createServer } from 'node:net'
 import path from 'node:path'
 import t, { type Test } from 'tap'
 import { RemoteServer } from '../../src/runner/remote.ts'
+import { BUBBLEWRAP, GIT, needPrograms } from '../installed.ts'
 import { EXCHANGE_TOKEN, type HttpServer, send, serveHttp } from './http-server.ts'
 import { MemoryServer } from './memory-server.ts'
 import { makeDataDir, runInside, startRunner } from './running.ts'
+
+needPrograms(t, BUBBLEWRAP, GIT)
 
 // The wire between a runner and a server elsewhere.
 

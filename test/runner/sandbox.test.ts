@@ -9,7 +9,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { Bubblewrap } from '../../src/runner/bubblewrap.ts'
 import { Unisolated } from '../../src/runner/unisolated.ts'
+import { BUBBLEWRAP, GIT, needPrograms } from '../installed.ts'
 import { deliverFiles, makeFolder, makeRunner, run, sh } from './sandbox-helper.ts'
+
+needPrograms(t, BUBBLEWRAP, GIT)
 
 const { sandbox, dataDir, makeFolders } = await makeRunner(t)
 const folders = await makeFolders()

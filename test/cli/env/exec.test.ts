@@ -3,9 +3,12 @@ import { readFileSync } from 'node:fs'
 import path from 'node:path'
 import t from 'tap'
 import { makeCertificates } from '../../clients/certificates.ts'
+import { BUBBLEWRAP, GIT, needPrograms } from '../../installed.ts'
 import { BIN, until } from '../helper.ts'
 import { shown, startCommand, startWorld, VALUE, type World } from './helper.ts'
 import { startProxy } from './proxy.ts'
+
+needPrograms(t, BUBBLEWRAP, GIT)
 
 const world = await startWorld(t)
 const { coffer, start, folder, variables } = world

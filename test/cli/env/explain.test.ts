@@ -1,5 +1,8 @@
 import t from 'tap'
+import { BUBBLEWRAP, GIT, needPrograms } from '../../installed.ts'
 import { startWorld, VALUE } from './helper.ts'
+
+needPrograms(t, BUBBLEWRAP, GIT)
 
 t.test('who wins, who loses, and what is withheld', async (t) => {
   const world = await startWorld(t)

@@ -1,7 +1,10 @@
 import t from 'tap'
+import { BUBBLEWRAP, GIT, needPrograms } from '../../installed.ts'
 import { makeRepository, serveGit } from '../../runner/git-server.ts'
 import { until } from '../helper.ts'
 import { shown, startWorld, VALUE } from './helper.ts'
+
+needPrograms(t, BUBBLEWRAP, GIT)
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\n$/
 

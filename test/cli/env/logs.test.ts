@@ -1,7 +1,10 @@
 import t, { type Test } from 'tap'
+import { BUBBLEWRAP, GIT, needPrograms } from '../../installed.ts'
 import { until } from '../helper.ts'
 import { shown, startWorld, VALUE } from './helper.ts'
 import { startProxy } from './proxy.ts'
+
+needPrograms(t, BUBBLEWRAP, GIT)
 
 const TIME = /^\d{4}-\d\d-\d\dT[\d:.]+Z {2}/
 
