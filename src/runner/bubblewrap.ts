@@ -62,6 +62,10 @@ const OWN_MOUNTS = [
   ...['--perms', '0644', '--ro-bind-data', `${FD.group}`, '/etc/group']
 ]
 
+/** How long the first start may take, and how often it is tried. */
+const TRY_MS = 10_000
+const TRIES = 3
+
 export interface BubblewrapOptions {
   /** who environments are on the machine; undefined: the runner's own user, or nobody where that is root */
   user?: { uid: number; gid: number }
@@ -180,11 +184,16 @@ export class Bubblewrap implements Sandbox {
     })
   }
 
-  /** Why nothing can be started here; undefined: it can. */
+  /** Why nothing can be started here; undefined: it can. What comes to no end is tried again. */
   async #try(): Promise<string | undefined> {
-    const { exited, streams } = await this.#spawn([], [...FIRST_PROCESS, '/usr/bin/env', 'true'], {})
-    const [{ code }, reason] = await Promise.all([exited, lastLine(streams.stderr)])
-    return code === 0 ? undefined : reason
+    for (let tries = 1; ; tries++) {
+      const { child, exited, streams } = await this.#spawn([], [...FIRST_PROCESS, '/usr/bin/env', 'true'], {})
+      const timer = setTimeout(() => child.kill('SIGKILL'), TRY_MS)
+      const [{ code, signal }, reason] = await Promise.all([exited, lastLine(streams.stderr)])
+      clearTimeout(timer)
+      if (code === 0) return undefined
+      if (signal !== 'SIGKILL' || tries === TRIES) return reason || 'it came to no end'
+    }
   }
 
   async #spawn(args: readonly (string | Buffer)[], command: readonly string[], mark: Record<string, string>) {

@@ -110,6 +110,11 @@ export function isUniqueViolation(error: unknown, constraint: string): boolean {
   return code === '23505' && violated === constraint
 }
 
+/** https://www.postgresql.org/docs/current/errcodes-appendix.html: deadlock_detected */
+export function isDeadlock(error: unknown): boolean {
+  return (error as { code?: unknown } | null)?.code === '40P01'
+}
+
 /** Whether a row is still referenced; PostgreSQL 18 has a code of its own for ON DELETE RESTRICT. */
 export function isForeignKeyViolation(error: unknown): boolean {
   const { code } = (error ?? {}) as { code?: string }
