@@ -77,8 +77,9 @@ export function Text({ min, max, pattern, rule, nul, ...options }: TextOptions =
   })
 }
 
+/** To the serializer its format says that there is nothing to escape: every one is the store's, or was decoded as one. */
 export function Uuid(options: Common = {}) {
-  return Type.String({ 'x-type': 'uuid', format: 'uuid', ...common(options) })
+  return Type.String({ 'x-type': 'uuid', format: 'unsafe', ...common(options) })
 }
 
 export function Bool(options: Common = {}) {
