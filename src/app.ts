@@ -36,8 +36,9 @@ import { gitHubApi } from './routes/github/github.ts'
 import { healthRoutes } from './routes/health.ts'
 import { openApiOptions } from './routes/openapi.ts'
 import { handleOnaRouterError, isMethodPath, ONA_DESCRIPTION, onaApi } from './routes/rpc/ona.ts'
+import { valueReader } from './routes/rpc/secret-values.ts'
 import type { Limits } from './secrets/collection.ts'
-import type { Vault } from './secrets/vault.ts'
+import { Deliveries, type Vault } from './secrets/vault.ts'
 import type { Handlers } from './store/listener.ts'
 import type { Database } from './store/tables.ts'
 import { VERSION } from './version.ts'
@@ -52,6 +53,8 @@ declare module 'fastify' {
     events: EventHub
     /** runners that wait for work */
     wakes: Wakes
+    /** GetSecretValue within this process: an environment's token, the uid of a secret, and its exact bytes */
+    readValue: (accessToken: string, secretUid: string) => Promise<Buffer>
     /** what keeps environments up to date */
     liveUpdates: LiveUpdates
     /** runners that this server reaches */
@@ -270,6 +273,8 @@ export async function buildApp(dependencies: AppDependencies): Promise<FastifyIn
   })
   healthRoutes(app, { db, keyring, metrics, isMetricsToken: dependencies.isMetricsToken ?? (() => false) })
   const vault: Vault = { db, keyring, limits, reloadGenerations: dependencies.reloadGenerations }
+  const deliveries = new Deliveries(vault)
+  app.decorate('readValue', valueReader(authenticator, deliveries, makeRequestId))
   const shared = {
     db,
     keyring,
@@ -286,6 +291,7 @@ export async function buildApp(dependencies: AppDependencies): Promise<FastifyIn
   await app.register(
     onaApi({
       ...shared,
+      deliveries,
       events,
       wakes,
       closing: closing.signal,

@@ -7,6 +7,7 @@ import type { Logger } from 'pino'
 import type { RunnerConfig } from './config.ts'
 import { HostedServer, type ReadSecret } from './environments/hosted.ts'
 import { RefusedToStart, Unavailable } from './errors.ts'
+import { errorAnswer } from './routes/rpc/errors.ts'
 import { Bubblewrap } from './runner/bubblewrap.ts'
 import { canReach } from './runner/folders.ts'
 import { LeaseLost, ValueRefused } from './runner/interface.ts'
@@ -52,20 +53,17 @@ export async function chooseFolder(dataDir: string, { user }: Pick<Sandbox, 'use
   return path.join(SYSTEM_FOLDER, `runner-${name}`)
 }
 
-/** GetSecretValue of the same process: the same checks, the same record. */
+/** GetSecretValue of the same process, and what a runner makes of its errors. */
 export function readByApi(app: FastifyInstance): ReadSecret {
   return async (accessToken, secretId) => {
-    const response = await app.inject({
-      method: 'POST',
-      url: '/gitpod.v1.SecretService/GetSecretValue',
-      headers: { authorization: `Bearer ${accessToken}` },
-      payload: JSON.stringify({ secretId, valueBase64: true })
-    })
-    const body = response.json() as { valueBase64?: string; message?: string }
-    if (response.statusCode === 200) return Buffer.from(body.valueBase64 ?? '', 'base64')
-    if (response.statusCode === 401) throw new LeaseLost()
-    if (response.statusCode >= 500 || response.statusCode === 429) throw new Unavailable()
-    throw new ValueRefused(body.message ?? '')
+    try {
+      return await app.readValue(accessToken, secretId)
+    } catch (error) {
+      const { status, body } = errorAnswer(error)
+      if (status === 401) throw new LeaseLost()
+      if (status === 503 || status === 429) throw new Unavailable()
+      throw status >= 500 ? error : new ValueRefused(body.message)
+    }
   }
 }
 

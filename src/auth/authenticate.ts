@@ -18,6 +18,11 @@ interface CacheEntry {
   sentAt: number
 }
 
+interface Lookup {
+  actor: Promise<Actor | undefined>
+  sentAt: number
+}
+
 export interface AuthenticatorEvents {
   /** credentials that are not valid */
   onFailure: () => void
@@ -31,6 +36,8 @@ export class Authenticator {
   readonly #failedLogins: FailedLogins
   readonly #events: AuthenticatorEvents
   #cache = new LRUCache<string, CacheEntry>({ max: CACHED_TOKENS })
+  /** lookups under way: whoever asks for the same token meanwhile gets the same answer */
+  readonly #lookups = new Map<string, Lookup>()
 
   constructor(db: Kysely<Database>, failedLogins: FailedLogins, events: AuthenticatorEvents) {
     this.#db = db
@@ -40,7 +47,10 @@ export class Authenticator {
 
   /** Drops tokens before their time, when they were revoked: hashes as base64. */
   forget(hashes: Iterable<string>): void {
-    for (const hash of hashes) this.#cache.delete(hash)
+    for (const hash of hashes) {
+      this.#cache.delete(hash)
+      this.#lookups.delete(hash)
+    }
   }
 
   /** Whether a token is still valid, for who was let in with it: its hash as base64. No failed login is counted. */
@@ -113,17 +123,27 @@ export class Authenticator {
     const key = hash.toString('base64')
     const recalled = this.#recall(key)
     if (recalled) return recalled
-    const sentAt = performance.now()
-    const [row] = await findValidToken(this.#db, { hash })
-    if (!row) {
-      this.#cache.delete(key)
-      return undefined
+    const known = this.#lookups.get(key)
+    if (known && performance.now() - known.sentAt < CACHE_MS) return await known.actor
+    const lookup = { actor: this.#lookUp(hash), sentAt: performance.now() }
+    this.#lookups.set(key, lookup)
+    try {
+      const actor = await lookup.actor
+      // What was revoked while it was looked up has been forgotten, and stays so.
+      if (actor && this.#lookups.get(key) === lookup) this.#cache.set(key, { actor, sentAt: lookup.sentAt })
+      else this.#cache.delete(key)
+      return actor
+    } finally {
+      if (this.#lookups.get(key) === lookup) this.#lookups.delete(key)
     }
+  }
+
+  async #lookUp(hash: Buffer): Promise<Actor | undefined> {
+    const [row] = await findValidToken(this.#db, { hash })
+    if (!row) return undefined
     if (row.installation?.suspended) throw new Forbidden('This installation has been suspended')
-    const actor = actorOf(row)
-    this.#cache.set(key, { actor, sentAt })
     if (!row.used_lately) touchToken(this.#db, row.token_id).catch(this.#events.onTouchError)
-    return actor
+    return actorOf(row)
   }
 }
 

@@ -17,7 +17,7 @@ report() {
   git -C "$location" rev-parse --quiet --verify HEAD || echo
 }
 
-rm -rf -- "$unfinished"
+[ ! -e "$unfinished" ] || rm -rf -- "$unfinished"
 if [ -e "$location/.git" ]; then
   report
   exit
@@ -60,7 +60,7 @@ esac
 [ -z "$upstream" ] || here remote add upstream "$upstream"
 [ -z "$name" ] || here config -- user.name "$name"
 [ -z "$email" ] || here config -- user.email "$email"
-mkdir -p -- "$(dirname -- "$location")"
+case $location in */*) mkdir -p -- "\${location%/*}" ;; esac
 mv -T -- "$unfinished" "$location"
 trap - EXIT
 report

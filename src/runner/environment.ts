@@ -196,8 +196,6 @@ export class Environment {
     if (attempt === this.#failedAttempt) return this.#failClone()
     this.#values.retain(idsOf(secrets))
     const isWhole = await this.#workspace.find()
-    const isCreated = this.#phase === 'ENVIRONMENT_PHASE_CREATING' && !isWhole
-    if (isCreated) this.#report('ENVIRONMENT_PHASE_CREATING')
     await this.#workspace.prepare(content, signal)
     const goesOn = isWhole && isUp(this.#phase)
     this.#report(goesOn ? 'ENVIRONMENT_PHASE_UPDATING' : 'ENVIRONMENT_PHASE_STARTING')

@@ -3,8 +3,8 @@ import { Unavailable } from '../errors.ts'
 import { LeaseLost, type SecretReference, ValueRefused } from './interface.ts'
 import { pauseAfter, whileWanted } from './patience.ts'
 
-/** So many are asked for at once: enough to hide the way to a server, few enough to leave others a turn. */
-const PARALLEL = 16
+/** So many are asked for at once: the server finds and records together what comes together. */
+const PARALLEL = 100
 /** Of one value, where the server answers but fails. */
 const MAX_FAILURES = 3
 

@@ -10,20 +10,20 @@ import {
   Unauthenticated,
   Unavailable
 } from '../errors.ts'
-import { decodeSealedBox, type Keyring, SEALED_BOX_OVERHEAD } from '../keyring/index.ts'
+import { decodeSealedBox, type Keyring, SEALED_BOX_OVERHEAD, type ValueContext } from '../keyring/index.ts'
 import { lockAccount } from '../store/accounts.ts'
-import { auditRow, type Principal } from '../store/audit.ts'
+import { auditRecords, auditRow, type Principal } from '../store/audit.ts'
 import { lockDeploymentEnvironment } from '../store/deployment-environments.ts'
 import { lockProject } from '../store/projects.ts'
 import { lockRepository } from '../store/repositories.ts'
-import { findReceived, type ReceivedSecret } from '../store/resolution.ts'
+import { listReceived, type ReceivedSecret } from '../store/resolution.ts'
 import {
   deleteSecret,
   findSecret,
   findStoredValue,
   insertSecret,
   lockSecret,
-  recordDelivery,
+  recordDeliveries,
   replaceEnvelope,
   type SecretHead,
   type StoredValue,
@@ -33,6 +33,7 @@ import { lockServiceAccount } from '../store/service-accounts.ts'
 import type { CredentialProxy, Database, Mount, Visibility } from '../store/tables.ts'
 import { tokenCheckOf } from '../store/tokens.ts'
 import { type Collection, collectionName, type Limits, maxSecretsOf } from './collection.ts'
+import { Gathering } from './gathering.ts'
 
 /**
  * The only file that sees plaintext, the keyring and a row at once: the one to audit. Plaintext lives in
@@ -317,46 +318,120 @@ export async function replace(
 
 /** How often a value may change while it is read. */
 const READ_TRIES = 5
+/** So many values are read together at most. */
+const READ_TOGETHER = 100
+
+/** A value that an environment asks for. */
+export interface ReadValue {
+  principal: TokenPrincipal
+  environmentId: number
+  secretUid: string
+  /** why the environment does not get it any more; undefined: it does */
+  refuse: (received: ReceivedSecret) => string | undefined
+}
+
+/** What may leave once that is recorded. */
+interface Readable {
+  principal: TokenPrincipal
+  stored: ReceivedSecret
+}
+
+/** Nothing comes out when the row moved on, or the token is no longer valid. */
+type ReadOutcome = { value: Buffer } | { error: Error } | { rowVersion: number }
 
 /**
- * The value of a secret for an environment that receives it. That it was read is recorded, and committed, before it
- * leaves.
- *
- * @returns the exact bytes; the caller zeroes them when done
- * @throws NotFound when the environment was not given it, Forbidden when it is withheld by now
- * @throws Unauthenticated when its token was revoked meanwhile
- * @throws CorruptEnvelope when the row was altered or belongs to another keyring
+ * The values of secrets for environments that receive them. That one was read is recorded, and committed, before it
+ * leaves; those that the same token asks for at the same time share a commit, and each has a record of its own.
  */
-export async function deliver(
-  { db, keyring }: Pick<Vault, 'db' | 'keyring'>,
-  request: {
-    principal: TokenPrincipal
-    environmentId: number
-    secretUid: string
-    /** why the environment does not get it any more; undefined: it does */
-    refuse: (received: ReceivedSecret) => string | undefined
+export class Deliveries {
+  readonly #parts: Pick<Vault, 'db' | 'keyring'>
+  readonly #reads = new Gathering<number, ReadValue, ReadOutcome>(
+    (reads) => this.#readTogether(reads),
+    READ_TOGETHER
+  )
+
+  constructor({ db, keyring }: Pick<Vault, 'db' | 'keyring'>) {
+    this.#parts = { db, keyring }
   }
-): Promise<Buffer> {
-  const { principal, environmentId, secretUid, refuse } = request
-  let tried: number | undefined
-  for (let tries = 0; tries < READ_TRIES; tries++) {
-    const stored = await findReceived(db, environmentId, secretUid)
-    if (!stored) throw new NotFound()
-    const refusal = refuse(stored)
-    if (refusal !== undefined) throw new Forbidden(`The value is withheld: ${refusal}.`)
-    if (stored.row_version === tried) throw new Unauthenticated(true)
-    tried = stored.row_version
-    const context = contextOf(stored)
-    const collection = { streamUid: stored.stream_uid }
-    const recorded = await recordDelivery(db, {
-      environmentId,
-      secretId: stored.secret_id,
-      rowVersion: stored.row_version,
-      ...auditOf('secret.read', principal, collection, context, stored.envelope)
+
+  /**
+   * @returns the exact bytes; the caller zeroes them when done
+   * @throws NotFound when the environment was not given it, Forbidden when it is withheld by now
+   * @throws Unauthenticated when its token was revoked meanwhile
+   * @throws CorruptEnvelope when the row was altered or belongs to another keyring
+   */
+  async read(request: ReadValue): Promise<Buffer> {
+    let tried: number | undefined
+    for (let tries = 0; tries < READ_TRIES; tries++) {
+      const outcome = await this.#reads.add(request.principal.tokenId, request)
+      if ('error' in outcome) throw outcome.error
+      if ('value' in outcome) return outcome.value
+      if (outcome.rowVersion === tried) throw new Unauthenticated(true)
+      tried = outcome.rowVersion
+    }
+    throw new Unavailable()
+  }
+
+  /** For one token, and so for one environment. */
+  async #readTogether(reads: readonly ReadValue[]): Promise<ReadOutcome[]> {
+    const { db } = this.#parts
+    const { environmentId, principal } = reads[0]!
+    const uids = [...new Set(reads.map(({ secretUid }) => secretUid))]
+    const rows = new Map((await listReceived(db, environmentId, uids)).map((row) => [row.secret_uid, row]))
+    const found = reads.map((read) => findReadable(rows.get(read.secretUid), read))
+    const readable = found.flatMap((row) => (row instanceof Error ? [] : [row]))
+    const recorded = readable.length > 0 ? await this.#record(principal, environmentId, readable) : new Set()
+    let no = 0
+    return found.map((row) => {
+      if (row instanceof Error) return { error: row }
+      no += 1
+      return recorded.has(no) ? this.#open(row.stored) : { rowVersion: row.stored.row_version }
     })
-    if (recorded.length > 0) return keyring.openValue(context, stored.envelope)
   }
-  throw new Unavailable()
+
+  /** Gives the numbers, from 1, of those that may leave. */
+  async #record(
+    principal: TokenPrincipal,
+    environmentId: number,
+    readable: readonly Readable[]
+  ): Promise<Set<number>> {
+    const recorded = await recordDeliveries(this.#parts.db, {
+      environmentId,
+      secretIds: readable.map(({ stored }) => stored.secret_id),
+      rowVersions: readable.map(({ stored }) => stored.row_version),
+      records: auditRecords(
+        readable.map(({ principal, stored }) =>
+          auditRowOf(
+            'secret.read',
+            principal,
+            { streamUid: stored.stream_uid },
+            contextOf(stored),
+            stored.envelope
+          )
+        )
+      ),
+      ...tokenCheckOf(principal.tokenId, principal.needs)
+    })
+    return new Set(recorded.map(({ no }) => no))
+  }
+
+  #open(stored: ReceivedSecret): ReadOutcome {
+    try {
+      return { value: this.#parts.keyring.openValue(contextOf(stored), stored.envelope) }
+    } catch (error) {
+      return { error: error as Error }
+    }
+  }
+}
+
+function findReadable(
+  stored: ReceivedSecret | undefined,
+  { principal, refuse }: ReadValue
+): Readable | Error {
+  if (!stored) return new NotFound()
+  const refusal = refuse(stored)
+  if (refusal !== undefined) return new Forbidden(`The value is withheld: ${refusal}.`)
+  return { principal, stored }
 }
 
 /**
@@ -444,14 +519,27 @@ function contextOf(stored: StoredValue) {
   }
 }
 
+type AuditedAction = 'secret.create' | 'secret.update' | 'secret.remove' | 'secret.read'
+
 function auditOf(
-  action: 'secret.create' | 'secret.update' | 'secret.remove' | 'secret.read',
+  action: AuditedAction,
   principal: TokenPrincipal,
-  { streamUid, repositoryUid }: Pick<Collection, 'streamUid' | 'repositoryUid'>,
-  context: { collection: string; secretUid: string; name: string; valueVersion: number },
+  collection: Pick<Collection, 'streamUid' | 'repositoryUid'>,
+  context: ValueContext,
   envelope?: Buffer
 ) {
-  const row = auditRow({
+  const row = auditRowOf(action, principal, collection, context, envelope)
+  return { ...row, ...tokenCheckOf(principal.tokenId, principal.needs) }
+}
+
+function auditRowOf(
+  action: AuditedAction,
+  principal: TokenPrincipal,
+  { streamUid, repositoryUid }: Pick<Collection, 'streamUid' | 'repositoryUid'>,
+  context: ValueContext,
+  envelope?: Buffer
+) {
+  return auditRow({
     streamUid,
     principal,
     action,
@@ -462,5 +550,4 @@ function auditOf(
     ...(repositoryUid && { repositoryUid }),
     ...(envelope && { envelopeSha256: hash('sha256', envelope, 'buffer') })
   })
-  return { ...row, ...tokenCheckOf(principal.tokenId, principal.needs) }
 }

@@ -169,12 +169,33 @@ export async function insertAuditEvents(tx: Kysely<Database>, events: readonly A
 /** The parameters of a statement that writes its audit record itself: those of the row. */
 export type WithAudit<P> = P & Omit<AuditRow, 'token_id'> & TokenCheck
 
+const COLUMNS =
+  sql.raw(`stream_uid, actor_kind, actor_uid, actor_login, token_id, issued_by_uid, action, outcome,
+  collection, subject_uid, name, value_version, envelope_sha256, repository_uid, address, occurrences, request_id,
+  occurred_at, canonical`)
+
+/** Rows as a parameter of `auditedEach`. */
+export function auditRecords(rows: readonly AuditRow[]): string {
+  const bytea = (bytes: Buffer | null) => bytes && `\\x${bytes.toString('hex')}`
+  return JSON.stringify(
+    rows.map(({ envelope_sha256, canonical, ...row }) => ({
+      ...row,
+      envelope_sha256: bytea(envelope_sha256),
+      canonical: bytea(canonical)
+    }))
+  )
+}
+
+/** Inserts an audit record for each `no` that `written` has: the number, from 1, of a row of `auditRecords`. */
+export function auditedEach(records: string) {
+  return sql`insert into audit_events (${COLUMNS})
+    select ${COLUMNS} from json_populate_recordset(null::audit_events, ${records}::json) with ordinality
+    where ordinality in (select no from written) order by ordinality`
+}
+
 /** Inserts the audit record when `written` has a row; the parameters of the row are those of `AuditRow`. */
 export function audited(row: Omit<AuditRow, 'token_id'> & { token_id: number }) {
-  return sql`insert into audit_events (
-      stream_uid, actor_kind, actor_uid, actor_login, token_id, issued_by_uid, action, outcome, collection,
-      subject_uid, name, value_version, envelope_sha256, repository_uid, address, occurrences, request_id,
-      occurred_at, canonical)
+  return sql`insert into audit_events (${COLUMNS})
     select ${row.stream_uid}::uuid, ${row.actor_kind}::text, ${row.actor_uid}::uuid, ${row.actor_login}::text,
       ${row.token_id}::bigint, ${row.issued_by_uid}::uuid, ${row.action}::text, ${row.outcome}::text,
       ${row.collection}::text, ${row.subject_uid}::uuid, ${row.name}::text, ${row.value_version}::integer,

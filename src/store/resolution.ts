@@ -129,28 +129,27 @@ export async function listCandidates(
 /** A secret that an environment was given, with its value, and with what decides whether it still is. */
 export type ReceivedSecret = ResolutionContext & CandidateSecret & DeliverableValue
 
-const received = statement<{ environmentId: number; secretUid: string }, ReceivedSecret>(
+const received = statement<{ environmentId: number; secretUids: readonly string[] }, ReceivedSecret>(
   (_, parameter) =>
-    sql`select ${CANDIDATE}, ${isSelected(sql<number>`k.repository_id`)}, k.*, s.uid, s.app, s.owner_uid, s.name,
+    sql`with k as materialized (
+        ${contextOf(sql`(select * from environments where id = ${parameter.environmentId}::bigint) e`)})
+      select ${CANDIDATE}, ${isSelected(sql<number>`k.repository_id`)}, k.*, s.uid, s.app, s.owner_uid, s.name,
         s.envelope, s.row_version,
         case s.kind when 'user' then s.owner_uid when 'repository' then (
           select a.uid from repositories r join accounts a on a.id = r.owner_id where r.uid = s.owner_uid)
           else k.organization_uid end as stream_uid
-      from environments e join environment_secrets es on es.environment_id = e.id
-        join secrets s on s.id = es.secret_id
-        join lateral (${contextOf(sql`(select e.*) e`)}) k on true
-      where e.id = ${parameter.environmentId}::bigint
-        and s.uid = ${parameter.secretUid}::uuid` as RawBuilder<ReceivedSecret>
+      from k join secrets s on s.uid = any(${parameter.secretUids}::uuid[])
+        join environment_secrets es on es.secret_id = s.id
+          and es.environment_id = ${parameter.environmentId}::bigint` as RawBuilder<ReceivedSecret>
 )
 
-/** Undefined when the environment was not given it. */
-export async function findReceived(
+/** Those of these that the environment was given. */
+export async function listReceived(
   db: Kysely<Database>,
   environmentId: number,
-  secretUid: string
-): Promise<ReceivedSecret | undefined> {
-  const [row] = await received(db, { environmentId, secretUid })
-  return row
+  secretUids: readonly string[]
+): Promise<ReceivedSecret[]> {
+  return await received(db, { environmentId, secretUids })
 }
 
 /** An environment that is to be resolved. */
@@ -191,6 +190,23 @@ export async function lockForResolution(
   return await resolvable(tx, environmentId).forUpdate().executeTakeFirst()
 }
 
+const storing = statement<
+  { environmentId: number; resolution: string; secretIds: readonly number[]; ownSecrets: boolean },
+  unknown
+>(
+  (_, parameter) => sql`
+    with environment as (
+      update environments set resolution = ${parameter.resolution}::jsonb, spec_version = spec_version + 1,
+        held_own_secrets = held_own_secrets or ${parameter.ownSecrets}::boolean
+      where id = ${parameter.environmentId}::bigint returning id),
+    lost as (
+      delete from environment_secrets es using environment e
+      where es.environment_id = e.id and es.secret_id <> all(${parameter.secretIds}::bigint[]))
+    insert into environment_secrets (environment_id, secret_id)
+      select e.id, given.id from environment e, unnest(${parameter.secretIds}::bigint[]) as given(id)
+      on conflict do nothing`
+)
+
 /**
  * Stores what an environment receives: all that its tokens may read.
  *
@@ -202,19 +218,7 @@ export async function storeResolution(
   resolution: readonly object[],
   { secretIds, ownSecrets }: { secretIds: readonly number[]; ownSecrets: boolean }
 ): Promise<void> {
-  await tx
-    .updateTable('environments')
-    .set({
-      resolution: JSON.stringify(resolution),
-      spec_version: sql<number>`spec_version + 1`,
-      ...(ownSecrets && { held_own_secrets: true })
-    })
-    .where('id', '=', environmentId)
-    .execute()
-  await sql`delete from environment_secrets
-    where environment_id = ${environmentId}::bigint and secret_id <> all(${secretIds}::bigint[])`.execute(tx)
-  await sql`insert into environment_secrets (environment_id, secret_id)
-    select ${environmentId}::bigint, unnest(${secretIds}::bigint[]) on conflict do nothing`.execute(tx)
+  await storing(tx, { environmentId, resolution: JSON.stringify(resolution), secretIds, ownSecrets })
 }
 
 /** Ids of the environments, not stopped ones, that secrets of a collection could come into; null: of all collections. */

@@ -1,9 +1,9 @@
 import { type Kysely, type RawBuilder, sql, type Transaction } from 'kysely'
-import { audited, type WithAudit } from './audit.ts'
+import { audited, auditedEach, type WithAudit } from './audit.ts'
 import { utc } from './repositories.ts'
 import { type Statement, statement } from './statement.ts'
 import type { CredentialProxy, Database, Mount, Visibility } from './tables.ts'
-import { tokenIsValid } from './tokens.ts'
+import { type TokenCheck, tokenIsValid } from './tokens.ts'
 
 /** The columns that name a collection; every query on secrets gives all three. */
 export interface CollectionColumns {
@@ -340,20 +340,31 @@ export interface DeliverableValue extends StoredValue {
 }
 
 /**
- * Records that a value is read, if it still is that one, still the environment's, and the token still valid: for the
- * lease that there is, or for what is read from inside.
+ * Records that values are read, of each if it still is that one, still the environment's, and the token still valid: for
+ * the lease that there is, or for what is read from inside. All in one commit.
+ *
+ * @returns the numbers of those that were recorded, from 1, in the order of the parameters
  */
-export const recordDelivery = statement<
-  WithAudit<{ environmentId: number; secretId: number; rowVersion: number }>,
-  { id: number }
+export const recordDeliveries = statement<
+  {
+    environmentId: number
+    secretIds: readonly number[]
+    rowVersions: readonly number[]
+    records: string
+  } & TokenCheck,
+  { no: number }
 >(
   (_, parameter) => sql`
     with written as (
-      select s.id from secrets s join environment_secrets es on es.secret_id = s.id
+      select asked.no
+      from unnest(${parameter.secretIds}::bigint[], ${parameter.rowVersions}::integer[])
+          with ordinality as asked(secret_id, row_version, no)
+        join secrets s on s.id = asked.secret_id and s.row_version = asked.row_version
+        join environment_secrets es on es.secret_id = s.id and es.environment_id = ${parameter.environmentId}::bigint
         join environments e on e.id = es.environment_id
         join tokens d on d.id = ${parameter.token_id}::bigint and d.environment_id = e.id
-      where s.id = ${parameter.secretId}::bigint and s.row_version = ${parameter.rowVersion}::integer
-        and e.id = ${parameter.environmentId}::bigint and ${tokenIsValid(parameter)}
-        and (d.lease_epoch = e.lease_epoch or d.purpose = 'inside' and s.mount in ('api-only', 'git')))
-    ${audited(parameter)}`
+      where ${tokenIsValid(parameter)}
+        and (d.lease_epoch = e.lease_epoch or d.purpose = 'inside' and s.mount in ('api-only', 'git'))),
+    recorded as (${auditedEach(parameter.records)})
+    select no from written`
 )

@@ -194,3 +194,32 @@ t.test('a role that is taken away is gone at the next request, while the token i
   await server.db.deleteFrom('collaborators').where('repository_id', '=', id).execute()
   t.equal(await list(), 404)
 })
+
+t.test(
+  'who asks with the same token at the same moment shares a lookup, until it is forgotten',
+  async (t) => {
+    const { server, token } = await withToken(t)
+    const { authenticator } = makeAuthenticator(server)
+    const key = hashToken(token).toString('base64')
+    let lookups = 0
+    const asked = server.db.withPlugin({
+      transformQuery: ({ node }) => {
+        lookups += 1
+        return node
+      },
+      transformResult: async ({ result }) => result
+    })
+    const counting = makeAuthenticator({ ...server, db: asked } as TestServer).authenticator
+    const ask = () => counting.authenticate(`Bearer ${token}`, ADDRESS)
+    const together = await Promise.all(Array.from({ length: 20 }, ask))
+    t.equal(new Set(together).size, 1)
+    t.ok(lookups <= 2, 'one lookup, and one note of its use')
+
+    const before = authenticator.authenticate(`Bearer ${token}`, ADDRESS)
+    await server.db.deleteFrom('tokens').where('hash', '=', hashToken(token)).execute()
+    authenticator.forget([key])
+    await before.catch(() => {})
+    t.equal(authenticator.recall(`Bearer ${token}`), undefined, 'what was looked up before is not kept')
+    await t.rejects(authenticator.authenticate(`Bearer ${token}`, ADDRESS), { code: 'unauthenticated' })
+  }
+)

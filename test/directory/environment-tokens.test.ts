@@ -105,6 +105,46 @@ t.test('an environment reads what it receives, and nothing else', async (t) => {
   ])
 })
 
+t.test('what is read at the same moment is recorded one by one, and fails one by one', async (t) => {
+  const { server, makeEnvironment, makeSecret, give, read } = await startWithEnvironments(t)
+  const environment = await makeEnvironment()
+  const { token } = await issueEnvironmentToken(server.db, SYSTEM, environment, DELIVERY)
+  const names = Array.from({ length: 99 }, (_, index) => `SECRET_${index}`)
+  const ids = await Promise.all(names.map((name) => makeSecret(name, `value of ${name}`)))
+  for (const id of ids) await give(environment.environment_id, id)
+  const kept = await makeSecret('KEPT', 'hush')
+  await server.db
+    .updateTable('secrets')
+    .set({ envelope: Buffer.alloc(64) })
+    .where('name', '=', 'SECRET_98')
+    .execute()
+
+  const twice = [...ids, ...ids.map((id) => id.toUpperCase())]
+  const answers = await Promise.all(twice.map((id) => read(token, id)))
+  t.match((await read(token, kept)).body, { code: 'not_found' })
+  for (const [index, { status, body }] of answers.entries()) {
+    const name = names[index % 99]
+    if (name === 'SECRET_98') t.equal(status, 500, 'one that was altered fails alone')
+    else t.strictSame(body, { value: `value of ${name}` })
+  }
+  const records = await server.db
+    .selectFrom('audit_events')
+    .select(['name', 'subject_uid', 'request_id', 'envelope_sha256', 'canonical'])
+    .where('action', '=', 'secret.read')
+    .orderBy('id')
+    .execute()
+  t.same(records.map(({ name }) => name).sort(), [...names, ...names].sort())
+  t.equal(new Set(records.map(({ request_id }) => request_id)).size, records.length)
+  for (const { name, subject_uid, request_id, envelope_sha256, canonical } of records) {
+    const text = canonical.toString()
+    const told = [name, subject_uid, request_id, envelope_sha256!.toString('hex')]
+    t.ok(
+      told.every((part) => text.includes(`"${part}"`)),
+      'what is hashed says the same'
+    )
+  }
+})
+
 t.test('what an environment no longer receives it no longer reads', async (t) => {
   const { server, makeEnvironment, makeSecret, give, read } = await startWithEnvironments(t)
   const secret = await makeSecret('GIVEN', 'open sesame')

@@ -65,7 +65,6 @@ t.test('an environment runs, stops, runs again with what it had, and goes', asyn
   t.same(await listFiles(secretsDir), ['lock'])
   t.throws(() => runner.getEnvironment(id), { code: 'not_found' })
   t.same(phases(server.reportsOf(id)), [
-    'CREATING',
     'STARTING',
     'RUNNING',
     'STOPPING',

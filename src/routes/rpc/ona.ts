@@ -9,7 +9,7 @@ import type { Wakes } from '../../environments/wakes.ts'
 import type { EventHub } from '../../events/hub.ts'
 import type { Keyring } from '../../keyring/index.ts'
 import type { Metrics } from '../../metrics.ts'
-import type { Vault } from '../../secrets/vault.ts'
+import type { Deliveries, Vault } from '../../secrets/vault.ts'
 import type { Database } from '../../store/tables.ts'
 import { VERSION } from '../../version.ts'
 import { decode, parseBody } from './decode.ts'
@@ -38,6 +38,7 @@ export interface OnaDependencies {
   db: Kysely<Database>
   keyring: Keyring
   vault: Vault
+  deliveries: Deliveries
   authenticator: Authenticator
   /** undefined: none are set, and nothing is counted */
   rateLimits: RateLimits | undefined

@@ -1,9 +1,8 @@
 import { isUtf8 } from 'node:buffer'
 import type { Static } from '@sinclair/typebox'
-import { reasonToRefuse } from '../../environments/resolution.ts'
-import { Conflict, Forbidden } from '../../errors.ts'
+import { Conflict } from '../../errors.ts'
 import { requireVariableName } from '../../secrets/mounts.ts'
-import { create, deliver, remove, replace, type SecretAttributes } from '../../secrets/vault.ts'
+import { create, remove, replace, type SecretAttributes } from '../../secrets/vault.ts'
 import { listSecretsOfOwners, type SecretKey } from '../../store/secret-facts.ts'
 import { invalid } from './decode.ts'
 import { method, type Service } from './method.ts'
@@ -20,6 +19,7 @@ import {
   Value
 } from './secret-messages.ts'
 import { getCollection, getSecret, listOwners, type SecretScope } from './secret-scopes.ts'
+import { readValue } from './secret-values.ts'
 
 // Secrets of projects, users, organizations and service accounts: the same that GitHub's API has, where it has any.
 // https://ona.com/docs/ona/configuration/secrets/overview
@@ -52,8 +52,6 @@ function scopeOf({ scope = {}, projectId }: Creation): Static<typeof SecretScope
   throw invalid('projectId', 'is not what scope says; set one of the two')
 }
 
-const READS_NOTHING = 'This token of an environment reads no values.'
-
 /** The bytes of a value that came as JSON; the caller zeroes them when done. */
 function bytesOf(value: string): Buffer {
   const bytes = Buffer.allocUnsafeSlow(Buffer.byteLength(value))
@@ -61,7 +59,7 @@ function bytesOf(value: string): Buffer {
   return bytes
 }
 
-export function secretService({ db, vault, metrics, pages }: OnaDependencies): Service {
+export function secretService({ db, vault, deliveries, metrics, pages }: OnaDependencies): Service {
   return {
     name: 'SecretService',
     description: 'Secrets of projects, users, organizations and service accounts',
@@ -140,15 +138,8 @@ export function secretService({ db, vault, metrics, pages }: OnaDependencies): S
           value: Text(),
           valueBase64: Text({ description: 'An extension: instead of `value`, where it was asked for' })
         }),
-        async handle({ secretId, valueBase64 }, { principal, actor }) {
-          const { purpose } = actor.token
-          if (purpose !== 'deliver' && purpose !== 'inside') throw new Forbidden(READS_NOTHING)
-          const value = await deliver(vault, {
-            principal,
-            environmentId: actor.accountId,
-            secretUid: secretId!,
-            refuse: (received) => reasonToRefuse(received, purpose)
-          })
+        async handle({ secretId, valueBase64 }, call) {
+          const value = await readValue(deliveries, call, secretId!)
           try {
             if (valueBase64) return compact({ valueBase64: value.toString('base64') })
             if (!isUtf8(value)) throw new Conflict('The value is not UTF-8; ask for valueBase64.')
