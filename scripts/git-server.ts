@@ -133,4 +133,6 @@ function serveRequest(folder: string, request: IncomingMessage, response: Server
   }
   child.stdout.on('data', onHead)
   child.once('close', () => response.end())
+  // Whoever goes away in the middle reads nothing more, and git would wait for that.
+  response.once('close', () => child.kill())
 }

@@ -11,7 +11,7 @@ import { exitOf } from './exit-status.ts'
 import { withFixedVariables } from './fixed-variables.ts'
 import { inheritedDescriptors } from './inherited-descriptors.ts'
 import { launchCommand, type Shell } from './launch.ts'
-import { markOf } from './leftovers.ts'
+import { MARK, markOf } from './leftovers.ts'
 import { isBelow, type MachineView, viewMachine } from './machine-view.ts'
 import { openOutputStreams } from './output-streams.ts'
 import { Pipes } from './pipes.ts'
@@ -45,9 +45,10 @@ const NAMESPACES = [
 /**
  * The first process of the PID namespace. Bubblewrap's own would outlive bubblewrap by a moment, to end as a child of
  * the machine's first process, which in many containers never asks for it; this one bubblewrap waits for. What a shell
- * has to say of a command that was killed is not the command's, and goes nowhere.
+ * has to say of a command that was killed is not the command's, and goes nowhere. It keeps the mark by which the next
+ * runner finds it, when bubblewrap was killed before this could be told to die with it; the command does not get it.
  */
-const FIRST_PROCESS = ['/bin/sh', '-c', 'exec 3>&2 2>/dev/null; "$@" 2>&3 3>&-; exit', 'sh']
+const FIRST_PROCESS = ['/bin/sh', '-c', `unset ${MARK}; exec 3>&2 2>/dev/null; "$@" 2>&3 3>&-; exit`, 'sh']
 
 /** New in bubblewrap 0.8. Without it, an environment reaches more of the kernel than it needs. */
 const NO_MORE_NAMESPACES = '--disable-userns'
@@ -164,9 +165,10 @@ export class Bubblewrap implements Sandbox {
       ...this.#links(request.links),
       ...['--chdir', path.posix.resolve(INSIDE.workspace, request.workingDirectory ?? '.')],
       '--clearenv',
-      ...variables(request, shell.shell)
+      ...variables(request, shell.shell),
+      ...['--setenv', MARK, markOf(folders)]
     ]
-    const { child, exited, streams, status } = await this.#spawn(args, command, markOf(folders))
+    const { child, exited, streams, status } = await this.#spawn(args, command, { [MARK]: markOf(folders) })
     // Where bubblewrap could not even be spawned, this throws.
     const first = await Promise.race([status.first, exited.then(() => status.first)])
     if (first === undefined) throw new Error(`bubblewrap did not start: ${await lastLine(streams.stderr)}`)

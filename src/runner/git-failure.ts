@@ -26,6 +26,10 @@ export function explainFailure(remote: Remote, status: ExitStatus, stderr: strin
   if (/unable to update url base from redirection|returned error: 30\d/.test(stderr)) {
     return `${host} sends git to another address, which is not followed. Give that address as the remote.`
   }
+  // Not the remote's disk, of which it would tell so, too.
+  if (/^(?!remote: ).*(?:No space left on device|Disk quota exceeded)/m.test(stderr)) {
+    return `The disk of the runner is full: what ${host} sent could not be written. Make room there, and start again.`
+  }
   return `git could not clone from ${host}: ${reasonOf(stderr)}`
 }
 

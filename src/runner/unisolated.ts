@@ -9,7 +9,7 @@ import { commandWithoutCoreDumps } from './core-dumps.ts'
 import { type ExitStatus, exitOf, relayedStatus } from './exit-status.ts'
 import { withFixedVariables } from './fixed-variables.ts'
 import { launchCommand, type Shell } from './launch.ts'
-import { markOf } from './leftovers.ts'
+import { MARK, markOf } from './leftovers.ts'
 import { type OutputStreams, openOutputStreams } from './output-streams.ts'
 import { Pipes } from './pipes.ts'
 import { childrenOf, hasLiving, sendSignal } from './process-table.ts'
@@ -55,7 +55,7 @@ export class Unisolated implements Sandbox {
     if (request.links.size > 0) throw new RefusedToStart(REFUSED)
     const command = launchCommand(request, this.#shell)
     const workingDirectory = path.resolve(folders.workspace, request.workingDirectory ?? '.')
-    const env = { ...this.#variables(folders.home, workingDirectory, request), ...markOf(folders) }
+    const env = { ...this.#variables(folders.home, workingDirectory, request), [MARK]: markOf(folders) }
     const streams = await openOutputStreams(this.#pipes)
     const [program, ...rest] = [...this.#withoutCoreDumps, ...command]
     const child = streams.giveTo((outputs) =>

@@ -1,10 +1,11 @@
-import { type ChildProcess, fork } from 'node:child_process'
+import { type ChildProcess, execFile, fork } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { lstat, readFile, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { promisify } from 'node:util'
 import t, { type Test } from 'tap'
 import { Unavailable } from '../../src/errors.ts'
 import { BUBBLEWRAP, GIT, needPrograms } from '../installed.ts'
@@ -19,6 +20,8 @@ needPrograms(t, BUBBLEWRAP, GIT)
 // A runner in a process of its own that is killed, is alone, or has no room; and what is found of values anywhere.
 
 const CHILD = path.join(import.meta.dirname, `runner-process${path.extname(import.meta.filename)}`)
+/** Of this test alone: another one, which was killed itself, may have left some. */
+const NAP = `sleep 86402.${process.pid}`
 const MARKER = 'MARKER-b1946ac92492d234'
 
 interface Folders {
@@ -103,8 +106,13 @@ async function findMarker(...folders: string[]): Promise<string[]> {
   return found
 }
 
-async function untilGone(commandLine: string): Promise<void> {
-  while ((await commandLines()).some((line) => line.includes(commandLine))) await sleep(20)
+async function isRunning(command: string): Promise<boolean> {
+  const words = command.replaceAll(' ', '\0')
+  return (await commandLines()).some((line) => line.includes(words))
+}
+
+async function untilGone(command: string): Promise<void> {
+  while (await isRunning(command)) await sleep(20)
 }
 
 /** Kills a runner when it asks the server for this, which it does in vain. */
@@ -120,15 +128,7 @@ function killAt(memory: MemoryServer, runner: ChildRunner, step: string): Promis
   })
 }
 
-const BRINGING_UP = [
-  'report CREATING',
-  'report STARTING',
-  'read 0',
-  'read 2',
-  'read 4',
-  'clone',
-  'report RUNNING'
-] as const
+const BRINGING_UP = ['report STARTING', 'read 0', 'read 2', 'read 4', 'clone', 'report RUNNING'] as const
 
 for (const step of BRINGING_UP) {
   t.test(`killed at "${step}" while it brings an environment up`, async (t) => {
@@ -231,6 +231,22 @@ t.test('killed at any time while values change again and again', async (t) => {
   }
 })
 
+t.test('killed in the first moments of a command, its next one ends it', async (t) => {
+  const { memory, start } = await prepare(t)
+  const id = memory.add({ secrets: secretsOf(memory) })
+  let runner = start()
+  for (let round = 0; round < 16; round++) {
+    await runWhenTaken(runner, id, 'true')
+    void runner.run(id, NAP).catch(() => {})
+    await sleep(round)
+    await runner.kill()
+    memory.bury(id)
+    runner = start()
+    await untilGone(NAP)
+  }
+  t.notOk(runner.hasEnded)
+})
+
 for (const [desired, step] of [
   ['STOPPED', 'report STOPPING'],
   ['STOPPED', 'report STOPPED'],
@@ -243,14 +259,14 @@ for (const [desired, step] of [
     const id = memory.add({ secrets: secretsOf(memory) })
     await memory.untilPhase(id, 'RUNNING')
     await first.run(id, 'mkdir deep; touch deep/own; chmod 500 deep; sleep 86401 >/dev/null 2>&1 &')
-    void first.run(id, 'sleep 86402').catch(() => {})
+    void first.run(id, NAP).catch(() => {})
     const killed = killAt(memory, first, step)
     memory.change(id, { desiredPhase: `ENVIRONMENT_PHASE_${desired}` })
     await killed
     memory.bury(id)
     const next = start()
     // One that was about to start when its runner was killed is ended by the next runner.
-    await untilGone('sleep\x0086402')
+    await untilGone(NAP)
     await memory.untilPhase(id, desired)
     t.same(await findMarker(folders.dataDir, folders.secretsDir), [])
     t.same(await listFiles(folders.secretsDir), ['lock'])
@@ -308,8 +324,8 @@ t.test('values are nowhere but where they belong', async (t) => {
   const secrets = secretsOf(memory)
   const id = memory.add({ secrets: [...secrets, ...bad] })
   await memory.untilPhase(id, 'RUNNING')
-  void runner.run(id, 'sleep 86403').catch(() => {})
-  while (!(await commandLines()).some((line) => line.includes('sleep\x0086403'))) await sleep(20)
+  void runner.run(id, NAP).catch(() => {})
+  while (!(await isRunning(NAP))) await sleep(20)
   t.match(await runner.run(id, 'printenv VARIABLE'), { stdout: `${MARKER}-variable\n` })
   t.equal((await findMarker(folders.secretsDir)).length, 4, 'in memory')
   t.same(await findMarker(folders.dataDir), [], 'not on disk')
@@ -319,7 +335,7 @@ t.test('values are nowhere but where they belong', async (t) => {
   )
   memory.change(id, { desiredPhase: 'ENVIRONMENT_PHASE_DELETED' })
   await memory.untilPhase(id, 'DELETED')
-  await untilGone('sleep\x0086403')
+  await untilGone(NAP)
   t.same(await findMarker(folders.secretsDir, folders.dataDir), [])
   while (!runner.output.includes('PHASE_DELETED')) await sleep(20)
   t.notOk(runner.output.includes(MARKER), 'not in the log')
@@ -346,6 +362,51 @@ t.test('a workspace without room fails its environment, and nothing else', async
   await memory.untilPhase(failing, 'DELETED')
   t.notOk(existsSync(path.join(folders.dataDir, 'environments', failing)))
 })
+
+t.test(
+  'a disk that is full',
+  { skip: process.getuid!() !== 0 && 'only root mounts a small one' },
+  async (t) => {
+    const { memory, folders, start } = await prepare(t)
+    await mountDisk(t, folders.dataDir, '3m')
+    const runner = start()
+    const remote = await serveGit(t)
+    await makeRepository(remote, 'large')
+    await writeFile(path.join(remote.folder, 'large', 'random'), randomBytes(4_000_000))
+    await remote.git('large', 'add', '.')
+    await remote.git('large', 'commit', '--quiet', '--message', 'large')
+    const large = memory.add({ content: { sources: [sourceOf(`${remote.url}/large`)] } })
+    t.match(await memory.until(large, ({ failureMessage }) => failureMessage !== undefined), {
+      phase: 'ENVIRONMENT_PHASE_STARTING',
+      content: { phase: 'CONTENT_PHASE_FAILED', failureMessage: /disk of the runner is full/ }
+    })
+
+    const file = memory.secret('FILE', { kind: 'file', path: '/opt/file' }, 'before')
+    const id = memory.add({ secrets: [file] })
+    await memory.untilPhase(id, 'RUNNING')
+    const filled = await runner.run(id, 'head -c 4000000 /dev/zero >rest')
+    t.match(filled, { code: 1, stderr: /No space left on device/ }, 'the clone that failed had left room')
+    const version = memory.setValue(id, file.id, 'after')
+    await memory.until(id, ({ phase, specVersion }) => /RUNNING/.test(phase) && specVersion === version)
+    t.match(await runner.run(id, 'cat /opt/file'), { code: 0, stdout: 'after' }, 'values need no disk')
+
+    const waiting = memory.add({ secrets: [file] })
+    t.match(await memory.until(waiting, ({ failureMessage }) => failureMessage !== undefined), {
+      phase: /CREATING|STARTING/,
+      failureMessage: /ENOSPC.*tries again/
+    })
+    t.match(await runner.run(id, 'rm rest'), { code: 0 })
+    await memory.untilPhase(waiting, 'RUNNING')
+    t.match(await runner.run(waiting, 'cat /opt/file'), { code: 0, stdout: 'after' })
+  }
+)
+
+/** A file system of its own with so much room. */
+async function mountDisk(t: Test, folder: string, size: string): Promise<void> {
+  const run = promisify(execFile)
+  await run('mount', ['-t', 'tmpfs', '-o', `size=${size},mode=0711`, 'tmpfs', folder])
+  t.teardown(() => run('umount', ['--lazy', folder]))
+}
 
 t.test('without room, what does not fit fails alone', async (t) => {
   const { memory, http, folders } = await prepare(t)
