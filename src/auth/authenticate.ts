@@ -58,6 +58,11 @@ export class Authenticator {
     return (await this.#find(Buffer.from(key, 'base64'))) !== undefined
   }
 
+  /** The actor of a valid token, for who was let in with it; undefined for any other. No failed login is counted. */
+  async find(token: string): Promise<Actor | undefined> {
+    return await this.#find(hashToken(token))
+  }
+
   /** The actor of a token that was looked up within the last second; undefined when it has to be asked for. */
   recall(authorization: string | undefined): Actor | undefined {
     const token = readAuthorization(authorization)
@@ -124,7 +129,11 @@ export class Authenticator {
     const recalled = this.#recall(key)
     if (recalled) return recalled
     const known = this.#lookups.get(key)
-    if (known && performance.now() - known.sentAt < CACHE_MS) return await known.actor
+    if (known) {
+      const actor = await known.actor.catch(() => undefined)
+      // One that took long may know of less than is known by now.
+      if (actor && performance.now() - known.sentAt < CACHE_MS) return actor
+    }
     const lookup = { actor: this.#lookUp(hash), sentAt: performance.now() }
     this.#lookups.set(key, lookup)
     try {

@@ -20,6 +20,8 @@ export type ReadSecret = RunnerInterface['readSecret']
 
 /** What the runner in this process asks of the server that it is part of. */
 export class HostedServer implements RunnerInterface {
+  /** What comes together is found and recorded together. */
+  readonly parallelReads = 100
   readonly readSecret: ReadSecret
   readonly #db: Kysely<Database>
   readonly #wakes: Wakes

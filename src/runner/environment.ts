@@ -25,7 +25,7 @@ const UNISOLATED =
   'Processes of this environment are not isolated: they run as the user of the runner, and see what it sees.'
 
 export interface EnvironmentContext {
-  server: Pick<RunnerInterface, 'report' | 'readSecret'>
+  server: Pick<RunnerInterface, 'report' | 'readSecret' | 'parallelReads'>
   sandbox: Sandbox
   folders: Folders
   cloneTimeoutMs: number
@@ -297,6 +297,7 @@ export class Environment {
     await this.#values.fetch(
       references.filter(isFetched),
       (secretId) => server.readSecret(accessToken, secretId),
+      server.parallelReads,
       signal
     )
   }

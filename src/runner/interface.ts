@@ -22,6 +22,8 @@ export interface RunnerInterface {
    * @throws LeaseLost, ValueRefused
    */
   readSecret(accessToken: string, secretId: string): Promise<Buffer>
+  /** so many values are asked for at once, of one environment */
+  readonly parallelReads: number
   /** Those of these environments that are there and not deleted, so that what is left of the others can go. */
   findEnvironments(environmentIds: readonly string[]): Promise<string[]>
 }

@@ -19,12 +19,11 @@ export function markOf({ secrets }: EnvironmentFolders): string {
  * @param secrets the folder that the secrets of the runner's environments were in
  */
 export async function killLeftovers(secrets: string): Promise<void> {
-  // Nowhere is it the first variable.
-  const mark = `\0${MARK}=${secrets}\0`
+  const mark = `${MARK}=${secrets}\0`
   for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
     // Not ours to read: somebody else's.
     const variables = await readFile(`/proc/${pid}/environ`).catch(() => Buffer.alloc(0))
-    if (variables.includes(mark)) sendSignal(Number(pid), 'SIGKILL')
+    if (variables.includes(`\0${mark}`) || variables.indexOf(mark) === 0) sendSignal(Number(pid), 'SIGKILL')
     variables.fill(0)
   }
 }

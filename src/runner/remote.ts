@@ -38,6 +38,8 @@ interface CallOptions {
  * caller to try again.
  */
 export class RemoteServer implements RunnerInterface {
+  /** Enough to hide the way to the server, few enough to leave others a turn. */
+  readonly parallelReads = 16
   readonly #url: string
   readonly #token: RunnerToken
 

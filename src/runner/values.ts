@@ -3,8 +3,6 @@ import { Unavailable } from '../errors.ts'
 import { LeaseLost, type SecretReference, ValueRefused } from './interface.ts'
 import { pauseAfter, whileWanted } from './patience.ts'
 
-/** So many are asked for at once: the server finds and records together what comes together. */
-const PARALLEL = 100
 /** Of one value, where the server answers but fails. */
 const MAX_FAILURES = 3
 
@@ -52,19 +50,21 @@ export class Values {
    * server that is away is waited for.
    *
    * @param read gives the value of a secret
+   * @param parallel so many are asked for at once
    * @throws LeaseLost, or what the signal was aborted with
    */
   async fetch(
     references: readonly SecretReference[],
     read: (secretId: string) => Promise<Buffer>,
+    parallel: number,
     signal: AbortSignal
   ): Promise<void> {
-    setMaxListeners(2 * PARALLEL, signal)
+    setMaxListeners(2 * parallel, signal)
     const waiting = references.filter((reference) => !this.#isCurrent(reference))
     const work = async () => {
       for (let next = waiting.shift(); next; next = waiting.shift()) await this.#fetch(next, read, signal)
     }
-    await Promise.all(Array.from({ length: PARALLEL }, work))
+    await Promise.all(Array.from({ length: parallel }, work))
   }
 
   #isCurrent({ id, session }: SecretReference): boolean {

@@ -318,8 +318,8 @@ export async function replace(
 
 /** How often a value may change while it is read. */
 const READ_TRIES = 5
-/** So many values are read together at most. */
-const READ_TOGETHER = 100
+/** So many values are read together at most, and so many bytes, if each were as large as values may be. */
+const READ_TOGETHER = { values: 100, bytes: 8 * 1024 * 1024 }
 
 /** A value that an environment asks for. */
 export interface ReadValue {
@@ -345,13 +345,13 @@ type ReadOutcome = { value: Buffer } | { error: Error } | { rowVersion: number }
  */
 export class Deliveries {
   readonly #parts: Pick<Vault, 'db' | 'keyring'>
-  readonly #reads = new Gathering<number, ReadValue, ReadOutcome>(
-    (reads) => this.#readTogether(reads),
-    READ_TOGETHER
-  )
+  readonly #reads: Gathering<number, ReadValue, ReadOutcome>
 
-  constructor({ db, keyring }: Pick<Vault, 'db' | 'keyring'>) {
+  constructor({ db, keyring, limits }: Pick<Vault, 'db' | 'keyring' | 'limits'>) {
     this.#parts = { db, keyring }
+    const fitting = Math.floor(READ_TOGETHER.bytes / limits.maxValueBytes)
+    const atMost = Math.max(1, Math.min(READ_TOGETHER.values, fitting))
+    this.#reads = new Gathering((reads) => this.#readTogether(reads), atMost)
   }
 
   /**

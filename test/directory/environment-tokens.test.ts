@@ -145,6 +145,46 @@ t.test('what is read at the same moment is recorded one by one, and fails one by
   }
 })
 
+t.test('within the process it is the same, with the same records', async (t) => {
+  const { server, makeEnvironment, makeSecret, give } = await startWithEnvironments(t)
+  const [given, kept] = [await makeSecret('GIVEN', 'open sesame'), await makeSecret('KEPT', 'hush')]
+  const environment = await makeEnvironment()
+  await give(environment.environment_id, given)
+  const { token } = await issueEnvironmentToken(server.db, SYSTEM, environment, DELIVERY)
+  const { readValue } = server.app
+  t.equal((await readValue(token, given)).toString(), 'open sesame')
+  await t.rejects(readValue(token, kept), { code: 'not_found' })
+  await t.rejects(readValue(server.owner.token, given), { code: 'forbidden' })
+  await t.rejects(readValue(`${token}x`, given), { code: 'unauthenticated' })
+  await server.db
+    .updateTable('secrets')
+    .set({ envelope: Buffer.alloc(64) })
+    .where('uid', '=', given)
+    .execute()
+  await t.rejects(readValue(token, given), { code: 'corrupt_envelope' })
+  await server.app.close()
+  const log = server.log.join('')
+  t.match(log, /request failed/)
+  t.notMatch(log, /open sesame|hush/)
+
+  const records = await server.db
+    .selectFrom('audit_events')
+    .select(['action', 'actor_kind', 'name', 'request_id'])
+    .where('action', 'in', ['secret.read', 'access.denied', 'login.failed'])
+    .orderBy('action')
+    .orderBy('id')
+    .execute()
+  const method = 'SecretService/GetSecretValue'
+  t.match(records, [
+    { action: 'access.denied', actor_kind: 'environment', name: method },
+    { action: 'access.denied', actor_kind: 'user', name: method },
+    { action: 'login.failed', actor_kind: 'anonymous', name: method },
+    { action: 'secret.read', actor_kind: 'environment', name: 'GIVEN' },
+    { action: 'secret.read', actor_kind: 'environment', name: 'GIVEN' }
+  ])
+  t.equal(new Set(records.map(({ request_id }) => request_id)).size, 5)
+})
+
 t.test('what an environment no longer receives it no longer reads', async (t) => {
   const { server, makeEnvironment, makeSecret, give, read } = await startWithEnvironments(t)
   const secret = await makeSecret('GIVEN', 'open sesame')

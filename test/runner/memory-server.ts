@@ -209,6 +209,8 @@ export class MemoryServer implements RunnerInterface {
     this.#events.emit('report')
   }
 
+  readonly parallelReads = 16
+
   async readSecret(accessToken: string, secretId: string): Promise<Buffer> {
     await this.before(`read ${this.reads.length}`)
     const entry = [...this.#entries.values()].find(({ assignment }) => assignment.accessToken === accessToken)

@@ -1,20 +1,32 @@
-import type { FastifyRequest } from 'fastify'
 import type { Denial } from '../../audit/denials.ts'
 import { Forbidden, NotFound, TooManyFailedLogins, Unauthenticated } from '../../errors.ts'
+import type { Call } from './method.ts'
+
+/** A request that ended with an error, as far as it is known. */
+export interface Refused {
+  requestId: string
+  address?: string | undefined
+  /** the method, with its service */
+  operationId: string | undefined
+  call: Partial<Call> | undefined
+}
 
 /**
  * What the audit log has of a request that ended with this error; undefined: nothing. What was denied in the
  * organization that the token acts in is in its stream; what the actor may not know of is in the actor's own.
  */
-export function denialOf(error: unknown, request: FastifyRequest): Denial | undefined {
-  const { call, ip } = request
-  const { operationId } = request.routeOptions.schema as { operationId?: string }
-  const common = { ...(operationId && { name: operationId }), ...(ip && { address: ip }) }
+export function denialOf(
+  error: unknown,
+  { requestId, address, operationId, call }: Refused
+): Denial | undefined {
+  const common = { ...(operationId && { name: operationId }), ...(address && { address }) }
   if (error instanceof TooManyFailedLogins || (error instanceof Unauthenticated && error.presented)) {
     const anonymous = { kind: 'anonymous', uid: null, tokenId: null, issuedByUid: null } as const
-    return { ...common, action: 'login.failed', principal: { ...anonymous, requestId: request.id } }
+    return { ...common, action: 'login.failed', principal: { ...anonymous, requestId } }
   }
-  if (!call?.actor || !(error instanceof Forbidden || error instanceof NotFound)) return undefined
+  if (!call?.actor || !call.principal || !(error instanceof Forbidden || error instanceof NotFound)) {
+    return undefined
+  }
   const { principal, actor } = call
   const known = call.organization ?? call.project ?? call.secretsOf
   const organization = error instanceof Forbidden ? known : undefined

@@ -100,7 +100,9 @@ export function onaApi(dependencies: Omit<OnaDependencies, 'pages'>): FastifyPlu
     app.removeAllContentTypeParsers()
     app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, parsed) => parsed(null, body))
     app.setErrorHandler<Error>((error, request, reply) => {
-      const denial = denialOf(error, request)
+      const { operationId } = request.routeOptions.schema as { operationId?: string }
+      const { id: requestId, ip: address, call } = request
+      const denial = denialOf(error, { requestId, address, operationId, call })
       if (denial) dependencies.denials.record(denial)
       handleError(error, request, reply)
     })
@@ -133,6 +135,14 @@ export function onaApi(dependencies: Omit<OnaDependencies, 'pages'>): FastifyPlu
     }
     done()
   }
+}
+
+/**
+ * A long answer in bytes at once: as a string it is flattened, measured and copied to threefold room on its way to the
+ * socket. A short one, which may have a value in it, does not go into memory that node's buffers share.
+ */
+function bytesOf(answer: string): string | Buffer {
+  return answer.length > Buffer.poolSize ? Buffer.from(answer) : answer
 }
 
 function setCommonHeaders(request: FastifyRequest, reply: FastifyReply): void {
@@ -173,9 +183,8 @@ function serve(
         return reply
       }
       // With a serializer that is named, the framework adds no charset to the type, which Connect's has not.
-      // In bytes at once: a string is flattened, measured and copied to threefold room on its way to the socket.
       const serialize = reply.getSerializationFunction('200') as (message: unknown) => string
-      reply.type('application/json').serializer((message) => Buffer.from(serialize(message)) as never)
+      reply.type('application/json').serializer((message) => bytesOf(serialize(message)) as string)
       return await method.handle(input, call)
     }
   )

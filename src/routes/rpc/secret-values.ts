@@ -1,9 +1,16 @@
+import type { Logger } from 'pino'
+import type { Denials } from '../../audit/denials.ts'
 import { ACCESS, requireAccess } from '../../auth/access.ts'
 import { principalOf } from '../../auth/actor.ts'
 import type { Authenticator } from '../../auth/authenticate.ts'
 import { reasonToRefuse } from '../../environments/resolution.ts'
-import { Forbidden } from '../../errors.ts'
+import { Forbidden, Unauthenticated } from '../../errors.ts'
+import { describeError } from '../../logger.ts'
+import type { Metrics } from '../../metrics.ts'
 import type { Deliveries, TokenPrincipal } from '../../secrets/vault.ts'
+import { isTemporaryDatabaseError } from '../../store/database.ts'
+import { denialOf } from './denials.ts'
+import { errorAnswer } from './errors.ts'
 import type { Call } from './method.ts'
 
 const READS_NOTHING = 'This token of an environment reads no values.'
@@ -24,22 +31,48 @@ export async function readValue(
   })
 }
 
-/**
- * GetSecretValue of the same process, without the way over HTTP: the same token, the same checks, the same record.
- *
- * @param makeRequestId for the record, as a request has one
- */
-export function valueReader(
-  authenticator: Authenticator,
-  deliveries: Deliveries,
+export interface ValueReaderDependencies {
+  authenticator: Authenticator
+  deliveries: Deliveries
+  denials: Denials
+  metrics: Metrics
+  logger: Logger
+  /** for the records, as a request has one */
   makeRequestId: () => string
-): (accessToken: string, secretUid: string) => Promise<Buffer> {
+}
+
+/**
+ * GetSecretValue of the same process, without the way over HTTP: the same token, the same checks, the same records, of
+ * what is refused too.
+ *
+ * @throws what the method answers as an error
+ */
+export function valueReader({
+  authenticator,
+  deliveries,
+  denials,
+  metrics,
+  logger,
+  makeRequestId
+}: ValueReaderDependencies): (accessToken: string, secretUid: string) => Promise<Buffer> {
   return async (accessToken, secretUid) => {
-    const authorization = `Bearer ${accessToken}`
-    const actor =
-      authenticator.recall(authorization) ?? (await authenticator.authenticate(authorization, undefined))
-    requireAccess(actor, ACCESS.environment)
-    const principal = principalOf(actor, makeRequestId()) as TokenPrincipal
-    return await readValue(deliveries, { principal, actor }, secretUid)
+    const requestId = makeRequestId()
+    const call: Partial<Call> = {}
+    try {
+      const actor = await authenticator.find(accessToken)
+      if (!actor) throw new Unauthenticated(true)
+      const principal = principalOf(actor, requestId) as TokenPrincipal
+      Object.assign(call, { actor, principal })
+      requireAccess(actor, ACCESS.environment)
+      return await readValue(deliveries, { actor, principal }, secretUid)
+    } catch (error) {
+      const denial = denialOf(error, { requestId, operationId: 'SecretService/GetSecretValue', call })
+      if (denial) denials.record(denial)
+      if (isTemporaryDatabaseError(error)) metrics.databaseUnavailable()
+      else if (errorAnswer(error).status >= 500) {
+        logger.error({ reqId: requestId, err: describeError(error) }, 'request failed')
+      }
+      throw error
+    }
   }
 }
