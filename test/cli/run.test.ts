@@ -131,7 +131,7 @@ t.test('an environment that fails', async (t) => {
 })
 
 t.test('a terminal that is closed', async (t) => {
-  const line = `${process.execPath} ${BIN} run -p web -- sh -c 'echo ready; exec sleep 1000'`
+  const line = `${process.execPath} "${BIN}" run -p web -- sh -c 'echo ready; exec sleep 1000'`
   const terminal = startCommand(t, ['script', '--quiet', '--command', line, '/dev/null'], world.folder, {
     ...world.variables,
     SHELL: '/bin/sh'
@@ -143,7 +143,7 @@ t.test('a terminal that is closed', async (t) => {
 })
 
 t.test('a reader that has enough', async (t) => {
-  const line = `${process.execPath} ${BIN} run -p web -- yes | head -n 1; echo "\${PIPESTATUS[0]}"`
+  const line = `${process.execPath} "${BIN}" run -p web -- yes | head -n 1; echo "\${PIPESTATUS[0]}"`
   const { finished } = startCommand(t, ['bash', '-c', line], world.folder, world.variables)
   t.same(await finished, { code: 0, stdout: 'y\n141\n', stderr: '' })
   t.same(await left(), [])

@@ -62,6 +62,8 @@ async function git(args: string[], folder: string, stdin: string, more: NodeJS.P
       ...more
     }
   })
+  // A helper that is not asked ends before it has read it.
+  child.stdin.on('error', () => {})
   child.stdin.end(stdin)
   const chunks: Buffer[] = []
   child.stdout.on('data', (chunk: Buffer) => chunks.push(chunk))
