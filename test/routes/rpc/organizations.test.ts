@@ -432,7 +432,13 @@ t.test('two who delete it at one moment do not hang', async (t) => {
   const answers = await Promise.all(
     Array.from({ length: 3 }, () => call(DELETE, token, { organizationId: acme.uid }))
   )
-  t.strictSame(answers.map(({ status }) => status).sort(), [200, 401, 401])
+  const [deleted, ...late] = answers.map(({ status }) => status).sort()
+  t.equal(deleted, 200)
+  // Their token went with the organization: before it was looked up, or right after that.
+  t.ok(
+    late.every((status) => status === 401 || status === 403),
+    `${late}`
+  )
 })
 
 t.test('an organization that is deleted while it is worked on leaves nothing behind', async (t) => {
