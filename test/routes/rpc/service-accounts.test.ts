@@ -380,9 +380,11 @@ t.test('one that is deleted while it makes tokens and secrets keeps none', async
     const deleted = await call(DELETE, owner.token, { serviceAccountId: uid })
     t.equal(deleted.status, 200)
     const answers = await Promise.all(work)
-    const statuses = answers.map(({ status }) => status)
+    // Between a look at its token and the next statement it may have gone, and acts in no organization then.
+    const isLate = ({ status, body }: { status: number; body: { message?: string } }) =>
+      status === 403 && /acts in no organization/.test(body.message ?? '')
     t.strictSame(
-      statuses.filter((status) => ![200, 401, 404].includes(status)),
+      answers.filter((answer) => ![200, 401, 404].includes(answer.status) && !isLate(answer)),
       []
     )
     const made = answers.flatMap(({ status, body }) => (status === 200 && body.token ? [body.token] : []))

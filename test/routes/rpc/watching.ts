@@ -16,7 +16,7 @@ export interface Watched {
   headers: IncomingHttpHeaders
   /** the next event; undefined when the stream has ended */
   next(): Promise<Told | undefined>
-  /** whether the next line is `{}` */
+  /** whether the next line that tells of no event is `{}` */
   isKeptAlive(): Promise<boolean>
   /** true: the server ended it as HTTP has it; false: the connection broke */
   ended: Promise<boolean>
@@ -82,7 +82,10 @@ export async function watch(
       }
     },
     async isKeptAlive() {
-      return JSON.stringify(await nextLine()) === '{}'
+      for (;;) {
+        const line = await nextLine()
+        if (!line?.operation) return JSON.stringify(line) === '{}'
+      }
     },
     ended,
     leave: () => request.destroy()
