@@ -3,7 +3,7 @@ import type { Writable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type ExitStatus, relayedStatus } from './exit-status.ts'
 import type { OutputStreams } from './output-streams.ts'
-import { childrenOf, findProcess, sendSignal } from './process-table.ts'
+import { findProcess, programStartedBy, sendSignal } from './process-table.ts'
 import type { SandboxedProcess } from './sandbox.ts'
 
 const LOOK_AGAIN_MS = 2
@@ -73,8 +73,8 @@ export class BubblewrapProcess implements SandboxedProcess {
 
   /** With a terminal it is the child of the program that makes one. */
   #findCommand(): number | undefined {
-    const [started] = childrenOf(this.#parts.first)
-    return started !== undefined && this.#parts.hasTerminal ? childrenOf(started)[0] : started
+    const started = programStartedBy(this.#parts.first)
+    return started !== undefined && this.#parts.hasTerminal ? programStartedBy(started) : started
   }
 
   /** Bubblewrap ends when the namespace is empty: its first process ends last. */

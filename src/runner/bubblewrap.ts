@@ -15,6 +15,7 @@ import { MARK, markOf } from './leftovers.ts'
 import { isBelow, type MachineView, viewMachine } from './machine-view.ts'
 import { openOutputStreams } from './output-streams.ts'
 import { Pipes } from './pipes.ts'
+import { sendSignal } from './process-table.ts'
 import { findProgram, SEARCH_PATH } from './programs.ts'
 import { type EnvironmentFolders, INSIDE, type ProcessRequest, type Sandbox } from './sandbox.ts'
 
@@ -49,6 +50,9 @@ const NAMESPACES = [
  * runner finds it, when bubblewrap was killed before this could be told to die with it; the command does not get it.
  */
 const FIRST_PROCESS = ['/bin/sh', '-c', `unset ${MARK}; exec 3>&2 2>/dev/null; "$@" 2>&3 3>&-; exit`, 'sh']
+
+/** What shows that a command can be started. */
+const PROBE = [...FIRST_PROCESS, '/usr/bin/env', 'true']
 
 /** New in bubblewrap 0.8. Without it, an environment reaches more of the kernel than it needs. */
 const NO_MORE_NAMESPACES = '--disable-userns'
@@ -189,8 +193,13 @@ export class Bubblewrap implements Sandbox {
   /** Why nothing can be started here; undefined: it can. What comes to no end is tried again. */
   async #try(): Promise<string | undefined> {
     for (let tries = 1; ; tries++) {
-      const { child, exited, streams } = await this.#spawn([], [...FIRST_PROCESS, '/usr/bin/env', 'true'], {})
-      const timer = setTimeout(() => child.kill('SIGKILL'), TRY_MS)
+      const { child, exited, streams, status } = await this.#spawn([], PROBE, {})
+      const timer = setTimeout(async () => {
+        child.kill('SIGKILL')
+        // It may not die with its parent yet.
+        const first = await status.first
+        if (first !== undefined) sendSignal(first, 'SIGKILL')
+      }, TRY_MS)
       const [{ code, signal }, reason] = await Promise.all([exited, lastLine(streams.stderr)])
       clearTimeout(timer)
       if (code === 0) return undefined

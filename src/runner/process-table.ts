@@ -21,10 +21,24 @@ export function findProcess(pid: number): ProcessState | undefined {
   )
 }
 
+/**
+ * The program that a process has started first; undefined: none yet. Between fork and exec a child is still its parent,
+ * with its handlers: a signal that it gets there may come to nothing, as SIGINT does in shells.
+ */
+export function programStartedBy(pid: number): number | undefined {
+  const [child] = childrenOf(pid)
+  if (child === undefined) return undefined
+  return commandLineOf(child) === commandLineOf(pid) ? undefined : child
+}
+
 /** Oldest first. */
-export function childrenOf(pid: number): number[] {
+function childrenOf(pid: number): number[] {
   const children = readOrUndefined(`/proc/${pid}/task/${pid}/children`)
   return (children ?? '').split(' ').filter(Boolean).map(Number)
+}
+
+function commandLineOf(pid: number): string | undefined {
+  return readOrUndefined(`/proc/${pid}/cmdline`)
 }
 
 /** Whether a group has more than processes that have ended and that nobody has asked how; true where there is no /proc. */

@@ -12,7 +12,7 @@ import { launchCommand, type Shell } from './launch.ts'
 import { MARK, markOf } from './leftovers.ts'
 import { type OutputStreams, openOutputStreams } from './output-streams.ts'
 import { Pipes } from './pipes.ts'
-import { childrenOf, hasLiving, sendSignal } from './process-table.ts'
+import { hasLiving, programStartedBy, sendSignal } from './process-table.ts'
 import { findProgram, SEARCH_PATH } from './programs.ts'
 import type { EnvironmentFolders, ProcessRequest, Sandbox, SandboxedProcess } from './sandbox.ts'
 
@@ -125,7 +125,7 @@ class UnisolatedProcess implements SandboxedProcess {
   }
 
   signal(name: NodeJS.Signals): void {
-    const [command] = this.#hasTerminal ? childrenOf(this.#child.pid!) : []
+    const command = this.#hasTerminal ? programStartedBy(this.#child.pid!) : undefined
     if (command === undefined) this.#child.kill(name)
     else sendSignal(command, name)
   }
