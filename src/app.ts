@@ -295,6 +295,7 @@ export async function buildApp(dependencies: AppDependencies): Promise<FastifyIn
       deliveries,
       events,
       wakes,
+      liveUpdates,
       closing: closing.signal,
       gitHosts,
       hostedRefusal: () => hostedRefusal

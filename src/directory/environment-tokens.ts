@@ -2,7 +2,7 @@ import type { Kysely, Transaction } from 'kysely'
 import { hashToken, lastEight, makeToken } from '../auth/token.ts'
 import { insertAuditEvents, type Principal } from '../store/audit.ts'
 import type { Database, EnvironmentTokenPurpose } from '../store/tables.ts'
-import { deleteEndedEnvironmentTokens, endOlderDeliveries, insertToken } from '../store/tokens.ts'
+import { insertEnvironmentToken } from '../store/tokens.ts'
 import { inTheNameOf } from './change.ts'
 
 /** The environment that a token is for. */
@@ -35,20 +35,18 @@ export async function storeEnvironmentToken(
   terms: EnvironmentTokenTerms
 ): Promise<{ token: string; expiresAt: Date }> {
   const token = makeToken('environment')
-  await deleteEndedEnvironmentTokens(tx, environment_id)
-  if (terms.purpose === 'deliver') await endOlderDeliveries(tx, environment_id, SUPERSEDED_SECONDS)
-  const { id, expires_at } = await insertToken(tx, {
+  const [stored] = await insertEnvironmentToken(tx, {
     hash: hashToken(token),
-    kind: 'environment',
-    accountId: organization_id,
-    organizationId: organization_id,
     environmentId: environment_id,
+    organizationId: organization_id,
     purpose: terms.purpose,
     leaseEpoch: terms.purpose === 'deliver' ? terms.leaseEpoch : null,
     lastEight: lastEight(token),
     issuedByUid: principal.uid,
-    lifetimeSeconds: terms.lifetimeSeconds
+    lifetimeSeconds: terms.lifetimeSeconds,
+    supersededSeconds: SUPERSEDED_SECONDS
   })
+  const { id, expires_at } = stored!
   await insertAuditEvents(tx, [
     {
       streamUid: organization_uid,
@@ -58,7 +56,7 @@ export async function storeEnvironmentToken(
       name: `${environment_uid}#${id}`
     }
   ])
-  return { token, expiresAt: expires_at! }
+  return { token, expiresAt: expires_at }
 }
 
 /**

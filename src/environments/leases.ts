@@ -14,22 +14,22 @@ import type {
   StatusReport
 } from '../runner/interface.ts'
 import { insertAuditEvents, type Principal } from '../store/audit.ts'
-import { deleteEnvironment, updateStatus } from '../store/environments.ts'
+import { deleteEnvironment, type LockedEnvironment } from '../store/environments.ts'
 import {
   deleteTokensOfLeased,
   giveUpLeases,
   type LeasedEnvironment,
   listExisting,
-  listLeased,
   lockLeasedEnvironment,
   prolongLeases,
   type RunnerReference,
-  takeLeases
+  takeLeases,
+  updateStatus
 } from '../store/leases.ts'
 import { touchRunner } from '../store/runners.ts'
 import type { Database } from '../store/tables.ts'
 import { sourceOf } from './context-url.ts'
-import { type EnvironmentPhase, mayFollow } from './lifecycle.ts'
+import { type EnvironmentPhase, mayFollow, phasesBefore } from './lifecycle.ts'
 import type { ResolvedSecret } from './resolve.ts'
 import type { EnvironmentSpec } from './spec.ts'
 import { ENVIRONMENTS_CHANNEL, type Wakes } from './wakes.ts'
@@ -81,9 +81,8 @@ async function claimNow(
 ): Promise<Assignment[]> {
   return await inTheNameOf(db, principal, async (tx) => {
     if (runners !== 'hosted') await touchRunner(tx, runners.runnerId)
-    await takeLeases(tx, runners, holder, capacity)
+    const leased = await takeLeases(tx, runners, holder, capacity)
     const versions = new Map(held.map(({ environmentId, specVersion }) => [environmentId, specVersion]))
-    const leased = await listLeased(tx, runners, holder)
     const news = leased.filter((row) => versions.get(row.environment_uid) !== String(row.spec_version))
     const assignments: Assignment[] = []
     for (const row of news) assignments.push(await assign(tx, row, serverUrl))
@@ -180,23 +179,35 @@ export async function release(
  */
 export async function report(
   db: Kysely<Database>,
-  { principal, runners }: RunnerSelf,
-  { environmentId, epoch }: Lease,
+  self: RunnerSelf,
+  lease: Lease,
   state: StatusReport
 ): Promise<void> {
+  if (state.phase === 'ENVIRONMENT_PHASE_DELETED') return await remove(db, self, lease)
+  const { principal, runners } = self
+  const { phase, ...status } = state
+  const told = {
+    environmentUid: lease.environmentId,
+    leaseEpoch: lease.epoch,
+    phase,
+    status,
+    phasesBefore: phasesBefore(phase)
+  }
+  const tell = (to: Kysely<Database>) => updateStatus(to, runners, told)
+  // Without a token to hold, one statement is a transaction of its own.
+  if (await (principal.tokenId === null ? tell(db) : inTheNameOf(db, principal, tell))) return
   await inTheNameOf(db, principal, async (tx) => {
-    const isGone = state.phase === 'ENVIRONMENT_PHASE_DELETED'
-    const hashes = isGone ? await deleteTokensOfLeased(tx, environmentId, epoch, runners) : []
-    const now = await lockLeasedEnvironment(tx, environmentId, epoch, runners)
-    if (!now) throw new LeaseTaken()
-    if (!mayFollow(now.phase as EnvironmentPhase, state.phase)) {
-      throw new Conflict(`An environment in ${now.phase} cannot be in ${state.phase} next.`)
-    }
-    if (!isGone) {
-      const { phase, ...status } = state
-      await updateStatus(tx, now.environment_id, { phase, status })
-      return
-    }
+    await lockLeased(tx, self, lease, phase)
+    await tell(tx)
+  })
+}
+
+/** What is reported as deleted is gone, with its tokens. */
+async function remove(db: Kysely<Database>, self: RunnerSelf, lease: Lease): Promise<void> {
+  const { principal, runners } = self
+  await inTheNameOf(db, principal, async (tx) => {
+    const hashes = await deleteTokensOfLeased(tx, lease.environmentId, lease.epoch, runners)
+    const now = await lockLeased(tx, self, lease, 'ENVIRONMENT_PHASE_DELETED')
     if (now.desired_phase !== 'ENVIRONMENT_PHASE_DELETED') {
       throw new Conflict('Nobody asked for this environment to be deleted.')
     }
@@ -212,6 +223,19 @@ export async function report(
       }
     ])
   })
+}
+
+/** @throws LeaseTaken, Conflict */
+async function lockLeased(
+  tx: Transaction<Database>,
+  { runners }: RunnerSelf,
+  { environmentId, epoch }: Lease,
+  phase: EnvironmentPhase
+): Promise<LockedEnvironment> {
+  const now = await lockLeasedEnvironment(tx, environmentId, epoch, runners)
+  if (!now) throw new LeaseTaken()
+  if (mayFollow(now.phase as EnvironmentPhase, phase)) return now
+  throw new Conflict(`An environment in ${now.phase} cannot be in ${phase} next.`)
 }
 
 /** What {@link RunnerInterface.findEnvironments} is on this side. */

@@ -42,6 +42,11 @@ export function mayFollow(before: EnvironmentPhase, after: EnvironmentPhase): bo
   return NEXT[before].includes(after)
 }
 
+/** After which this may be observed. */
+export function phasesBefore(after: EnvironmentPhase): EnvironmentPhase[] {
+  return PHASES.filter((before) => mayFollow(before, after))
+}
+
 /** What somebody asks an environment to do. */
 export type Wish = 'start' | 'stop' | 'delete' | 'archive' | 'unarchive' | 'update'
 

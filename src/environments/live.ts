@@ -16,6 +16,9 @@ const TICK_MS = 30_000
 /** After so many of these all are resolved: what nobody tells is that a service account's time is over. */
 const TICKS_A_SWEEP = 20
 
+/** A moment in which those that were just resolved have better things to do. */
+const LOOK_AGAIN_MS = 1_000
+
 export interface LiveOptions {
   onError?: (error: unknown) => void
 }
@@ -31,6 +34,10 @@ export class LiveUpdates {
   readonly #timer: NodeJS.Timeout
   /** names of collections, of which something changed */
   readonly #changed = new Set<string>()
+  /** ids of environments that were just resolved, and those of which that is a moment ago */
+  #resolvedNow: number[] = []
+  #resolvedBefore: number[] = []
+  #lookingAgain: NodeJS.Timeout | undefined
   /** those that could not be brought up to date; null: all */
   readonly #failed = new Set<string | null>()
   #sweeps = false
@@ -51,6 +58,20 @@ export class LiveUpdates {
     this.#enqueue(payload === '' ? null : payload)
   }
 
+  /**
+   * An environment was resolved by a change that is committed now: what changed while that was under way has not found
+   * it among those that are to be resolved again.
+   */
+  lookAgain(environmentId: number): void {
+    this.#resolvedNow.push(environmentId)
+    this.#lookingAgain ??= setTimeout(() => {
+      this.#lookingAgain = undefined
+      this.#resolvedBefore.push(...this.#resolvedNow.splice(0))
+      this.#start()
+    }, LOOK_AGAIN_MS)
+    this.#lookingAgain.unref()
+  }
+
   /** Something may have been missed. */
   reset(): void {
     this.#enqueue(null)
@@ -69,6 +90,7 @@ export class LiveUpdates {
   async close(): Promise<void> {
     this.#closed = true
     clearInterval(this.#timer)
+    clearTimeout(this.#lookingAgain)
     await this.#working
   }
 
@@ -86,11 +108,16 @@ export class LiveUpdates {
   }
 
   async #work(): Promise<void> {
-    while (!this.#closed && (this.#changed.size > 0 || this.#sweeps || this.#stops)) {
+    while (!this.#closed && this.#hasWork()) {
       await this.#resolveChanged()
+      await this.#bringUpToDate(this.#resolvedBefore.splice(0), null)
       if (this.#stops) await this.#stopIdle()
       if (this.#sweeps) await this.#sweep()
     }
+  }
+
+  #hasWork(): boolean {
+    return this.#changed.size > 0 || this.#resolvedBefore.length > 0 || this.#sweeps || this.#stops
   }
 
   async #stopIdle(): Promise<void> {
@@ -114,21 +141,27 @@ export class LiveUpdates {
   async #resolve(collection: string | null, between = async () => {}): Promise<void> {
     const [, kind, ownerUid] = collection?.split('/') ?? []
     const owner = kind && ownerUid ? { kind, ownerUid } : null
-    const fail = (error: unknown) => {
-      this.#failed.add(collection)
-      this.#options.onError?.(error)
-    }
     try {
       for (let after = 0; !this.#closed; await between()) {
         const ids = await listResolvable(this.#db, owner, { after, limit: BATCH })
         if (ids.length === 0) return
         after = ids.at(-1)!
-        // One that fails does not keep the others from what they are to receive.
-        await inParallel(ids, (id) => bringUpToDate(this.#db, id).catch(fail))
+        await this.#bringUpToDate(ids, collection)
       }
     } catch (error) {
-      fail(error)
+      this.#fail(error, collection)
     }
+  }
+
+  /** One that fails does not keep the others from what they are to receive. */
+  async #bringUpToDate(ids: readonly number[], collection: string | null): Promise<void> {
+    await inParallel(ids, (id) => bringUpToDate(this.#db, id).catch((error) => this.#fail(error, collection)))
+  }
+
+  /** Of these, some are still to be brought up to date. */
+  #fail(error: unknown, collection: string | null): void {
+    this.#failed.add(collection)
+    this.#options.onError?.(error)
   }
 }
 

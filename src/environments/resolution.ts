@@ -10,7 +10,14 @@ import {
   storeResolution
 } from '../store/resolution.ts'
 import type { Database, EnvironmentTokenPurpose, Mount } from '../store/tables.ts'
-import { type Choice, ownersOf, type Resolution, reasonToWithhold, resolve } from './resolve.ts'
+import {
+  type Choice,
+  ownersOf,
+  type Resolution,
+  type ResolvedSecret,
+  reasonToWithhold,
+  resolve
+} from './resolve.ts'
 
 // Resolution with what it is asked of: the store as it is now.
 
@@ -38,9 +45,16 @@ export async function resolveAgain(tx: Transaction<Database>, environmentId: num
   const { chosenSecrets, resolution } = environment
   const { secrets, readable } = await resolveNow(tx, environment, chosenSecrets as Choice | null)
   if (isDeepStrictEqual(secrets, resolution)) return false
-  const ownSecrets = secrets.some(({ origin }) => origin === 'user' || origin === 'service-account')
-  await storeResolution(tx, environmentId, secrets, { secretIds: readable, ownSecrets })
+  await storeResolution(tx, environmentId, secrets, {
+    secretIds: readable,
+    ownSecrets: holdsOwnSecrets(secrets)
+  })
   return true
+}
+
+/** Whether there are some of the creator's own among these. */
+export function holdsOwnSecrets(secrets: readonly ResolvedSecret[]): boolean {
+  return secrets.some(({ origin }) => origin === 'user' || origin === 'service-account')
 }
 
 /**

@@ -4,7 +4,7 @@ import { inTheNameOf } from '../directory/change.ts'
 import { forgetTokens } from '../directory/tokens.ts'
 import { ClassNotAllowed, Conflict, Forbidden, InvalidInput, NotFound } from '../errors.ts'
 import { lockAccount } from '../store/accounts.ts'
-import { insertAuditEvents, type Principal } from '../store/audit.ts'
+import { auditRow, insertAuditEvents, type Principal } from '../store/audit.ts'
 import { type ClassOfRunner, findClassOfRunner } from '../store/environment-classes.ts'
 import {
   deleteEnvironment,
@@ -22,8 +22,8 @@ import type { Database } from '../store/tables.ts'
 import { compose, type SpecUpdate, update } from './compose.ts'
 import { decide, type Wish } from './lifecycle.ts'
 import { findRepositoryOf, firstRemote } from './repositories.ts'
-import { resolveAgain, resolveNow } from './resolution.ts'
-import type { Choice, Explanation } from './resolve.ts'
+import { holdsOwnSecrets, resolveAgain, resolveNow } from './resolution.ts'
+import type { Choice, Explanation, ResolvedSecret } from './resolve.ts'
 import type { EnvironmentSpec, Initializer, ProjectDefaults } from './spec.ts'
 
 type Organization = Pick<OrganizationFacts, 'organization_id' | 'organization_uid'>
@@ -70,41 +70,47 @@ export async function createEnvironment(
 ): Promise<string> {
   const { principal, organization } = creator
   const composed = compose(spec, project && defaultsOf(project), randomUUID)
-  const environmentClass = await requireClass(db, creator, composed, project)
   const initializer = composed.content?.initializer
   const repositoryId = await findRepositoryOf(db, creator.actorId, initializer, creator.gitHosts)
-  return await inTheNameOf(db, principal, async (tx) => {
+  const origin = originOf(creator, project, repositoryId)
+  const [environmentClass, { secrets, readable }] = await Promise.all([
+    requireClass(db, creator, composed, project),
+    resolveNow(db, origin, choice ?? null)
+  ])
+  requireChosen(secrets, choice)
+  const uid = randomUUID()
+  const environment = {
+    environment_uid: uid,
+    organization_id: organization.organization_id,
+    project_id: project?.project_id ?? null,
+    runner_id: environmentClass.runner_id,
+    environment_class_id: environmentClass.id,
+    repository_id: repositoryId,
+    creator_kind: principal.kind,
+    creator_uid: principal.uid!,
+    name: name ?? makeName(project, initializer),
+    session_id: sessionId || randomUUID(),
+    annotations,
+    original_context_url: contextUrlOf(initializer),
+    spec: composed,
+    chosen_secrets: choice,
+    own_secrets: origin.ownSecrets,
+    resolution: secrets,
+    secretIds: readable,
+    held_own_secrets: holdsOwnSecrets(secrets)
+  }
+  await inTheNameOf(db, principal, async (tx) => {
     if (!(await lockAccount(tx, organization.organization_uid))) throw new NotFound()
-    const origin = originOf(creator, project, repositoryId)
-    await requireChosen(tx, origin, choice)
-    const { id, uid } = await insertEnvironment(tx, {
-      organization_id: organization.organization_id,
-      project_id: project?.project_id ?? null,
-      runner_id: environmentClass.runner_id,
-      environment_class_id: environmentClass.id,
-      repository_id: repositoryId,
-      creator_kind: principal.kind,
-      creator_uid: principal.uid!,
-      name: name ?? makeName(project, initializer),
-      session_id: sessionId || randomUUID(),
-      annotations,
-      original_context_url: contextUrlOf(initializer),
-      spec: composed,
-      chosen_secrets: choice,
-      own_secrets: origin.ownSecrets
+    const record = auditRow({
+      streamUid: organization.organization_uid,
+      principal,
+      action: 'development_environment.create',
+      subjectUid: uid,
+      name: name ?? uid
     })
-    await resolveAgain(tx, id)
-    await insertAuditEvents(tx, [
-      {
-        streamUid: organization.organization_uid,
-        principal,
-        action: 'development_environment.create',
-        subjectUid: uid,
-        name: name ?? uid
-      }
-    ])
-    return uid
+    await insertEnvironment(tx, environment, record)
   })
+  return uid
 }
 
 function defaultsOf(project: ProjectFacts): ProjectDefaults {
@@ -156,15 +162,9 @@ function invalid(field: string, message: string): InvalidInput {
   return new InvalidInput(`${field}: ${message}`, [{ field, code: 'invalid', message }])
 }
 
-async function requireChosen(
-  tx: Transaction<Database>,
-  origin: EnvironmentOrigin,
-  choice: Choice | undefined
-): Promise<void> {
-  if (!choice) return
-  const { secrets } = await resolveNow(tx, origin, choice)
+function requireChosen(secrets: readonly ResolvedSecret[], choice: Choice | undefined): void {
   const given = new Set(secrets.map(({ id }) => id))
-  if (choice.secrets.every(({ id }) => given.has(id))) return
+  if (choice?.secrets.every(({ id }) => given.has(id)) ?? true) return
   throw new NotFound('spec.secrets names a secret that this environment would not receive.')
 }
 

@@ -1,5 +1,6 @@
 import { type Kysely, sql, type Transaction } from 'kysely'
 import { type Acting, actingOrganization } from './acting.ts'
+import { type AuditRow, auditedEach, auditRecords } from './audit.ts'
 import { statement } from './statement.ts'
 import type { Database, OrganizationRole } from './tables.ts'
 import { deleteTokensOfEnvironments } from './tokens.ts'
@@ -241,6 +242,7 @@ export async function lockEnvironment(
 }
 
 export interface NewEnvironment {
+  environment_uid: string
   organization_id: number
   project_id: number | null
   runner_id: number
@@ -255,22 +257,56 @@ export interface NewEnvironment {
   spec: object
   chosen_secrets: object | undefined
   own_secrets: boolean
+  /** what it receives */
+  resolution: readonly object[]
+  /** all that its tokens may read */
+  secretIds: readonly number[]
+  /** whether there are some of its creator's own among these */
+  held_own_secrets: boolean
 }
 
+const making = statement<
+  Omit<NewEnvironment, 'annotations' | 'spec' | 'chosen_secrets' | 'resolution'> & {
+    annotations: string
+    spec: string
+    chosen_secrets: string | null
+    resolution: string
+    records: string
+  },
+  unknown
+>(
+  (_, parameter) => sql`
+    with written as (
+      insert into environments (uid, organization_id, project_id, runner_id, environment_class_id, repository_id,
+        creator_kind, creator_uid, name, session_id, annotations, original_context_url, spec, chosen_secrets,
+        own_secrets, resolution, held_own_secrets)
+      values (${parameter.environment_uid}, ${parameter.organization_id}, ${parameter.project_id},
+        ${parameter.runner_id}, ${parameter.environment_class_id}, ${parameter.repository_id},
+        ${parameter.creator_kind}, ${parameter.creator_uid}, ${parameter.name}, ${parameter.session_id},
+        ${parameter.annotations}, ${parameter.original_context_url}, ${parameter.spec}, ${parameter.chosen_secrets},
+        ${parameter.own_secrets}, ${parameter.resolution}, ${parameter.held_own_secrets})
+      returning id, 1 as no),
+    given as (
+      insert into environment_secrets (environment_id, secret_id)
+        select w.id, given.id from written w, unnest(${parameter.secretIds}::bigint[]) as given(id))
+    ${auditedEach(parameter.records)}`
+)
+
+/** With what it receives and the record of it, by one statement. */
 export async function insertEnvironment(
   tx: Transaction<Database>,
-  { annotations, spec, chosen_secrets, ...rest }: NewEnvironment
-): Promise<{ id: number; uid: string }> {
-  return await tx
-    .insertInto('environments')
-    .values({
-      ...rest,
-      annotations: JSON.stringify(annotations),
-      spec: JSON.stringify(spec),
-      chosen_secrets: chosen_secrets ? JSON.stringify(chosen_secrets) : null
-    })
-    .returning(['id', 'uid'])
-    .executeTakeFirstOrThrow()
+  environment: NewEnvironment,
+  record: AuditRow
+): Promise<void> {
+  const { annotations, spec, chosen_secrets, resolution } = environment
+  await making(tx, {
+    ...environment,
+    annotations: JSON.stringify(annotations),
+    spec: JSON.stringify(spec),
+    chosen_secrets: chosen_secrets ? JSON.stringify(chosen_secrets) : null,
+    resolution: JSON.stringify(resolution),
+    records: auditRecords([record])
+  })
 }
 
 /** What can be changed of an environment; times are the database's. */
@@ -328,18 +364,6 @@ export async function touchEnvironment(db: Kysely<Database>, environmentId: numb
   await db
     .updateTable('environments')
     .set({ last_active_at: sql<Date>`now()` })
-    .where('id', '=', environmentId)
-    .execute()
-}
-
-export async function updateStatus(
-  tx: Transaction<Database>,
-  environmentId: number,
-  { phase, status }: { phase: string; status: object }
-): Promise<void> {
-  await tx
-    .updateTable('environments')
-    .set({ phase, status: JSON.stringify(status), status_version: sql<number>`status_version + 1` })
     .where('id', '=', environmentId)
     .execute()
 }

@@ -1,5 +1,6 @@
-import { type Kysely, sql, type Transaction } from 'kysely'
+import { type Kysely, type RawBuilder, sql, type Transaction } from 'kysely'
 import { type LockedEnvironment, lockedEnvironments } from './environments.ts'
+import { statement } from './statement.ts'
 import type { Database } from './tables.ts'
 import { deleteTokensOfEnvironments } from './tokens.ts'
 
@@ -34,57 +35,52 @@ export interface LeasedEnvironment {
   spec_version: number
 }
 
-const LEASED = [
-  'e.id as environment_id',
-  'e.uid as environment_uid',
-  'e.organization_id',
-  'o.uid as organization_uid',
-  'r.id as runner_id',
-  'r.uid as runner_uid',
-  'e.name',
-  'e.lease_epoch',
-  'e.spec',
-  'e.resolution',
-  'e.desired_phase',
-  'e.phase',
-  'e.spec_version'
-] as const
+interface Taking {
+  holder: string
+  atMost: number
+}
 
-/** Takes environments that nobody works on, as many as are wanted, the oldest first; gives their ids. */
+function taking(runners: RawBuilder<boolean>, { holder, atMost }: Taking) {
+  return sql`
+    with taken as (
+      update environments e
+      set lease_holder = ${holder}::uuid, lease_epoch = lease_epoch + 1, lease_until = now() + ${LEASE}
+      where e.id in (
+        select e.id from environments e join runners r on r.id = e.runner_id
+        where ${runners} and r.desired_phase = 'RUNNER_PHASE_ACTIVE'
+          and (e.lease_until is null or e.lease_until < now())
+          and not (e.desired_phase = 'ENVIRONMENT_PHASE_STOPPED' and e.phase = 'ENVIRONMENT_PHASE_STOPPED')
+        order by e.id limit ${atMost}::bigint for update of e skip locked)
+      returning e.*),
+    leased as (
+      select * from taken
+      union all
+      select e.* from environments e
+      where e.lease_holder = ${holder}::uuid and ${runners} and e.id not in (select id from taken))
+    select e.id as environment_id, e.uid as environment_uid, e.organization_id, o.uid as organization_uid,
+      r.id as runner_id, r.uid as runner_uid, e.name, e.lease_epoch, e.spec, e.resolution, e.desired_phase, e.phase,
+      e.spec_version
+    from leased e join accounts o on o.id = e.organization_id join runners r on r.id = e.runner_id
+    order by e.id` as RawBuilder<LeasedEnvironment>
+}
+
+const takingHosted = statement<Taking, LeasedEnvironment>((_, parameter) => taking(isOf('hosted'), parameter))
+const takingOf = statement<Taking & { runnerId: number }, LeasedEnvironment>((_, parameter) =>
+  taking(isOf({ runnerId: parameter.runnerId }), parameter)
+)
+
+/**
+ * Takes environments that nobody works on, as many as are wanted, the oldest first; gives all that the holder has the
+ * lease of then.
+ */
 export async function takeLeases(
   tx: Transaction<Database>,
   runners: RunnerReference,
   holder: string,
   atMost: number
-): Promise<number[]> {
-  if (atMost === 0) return []
-  const { rows } = await sql<{ id: number }>`
-    update environments set lease_holder = ${holder}::uuid, lease_epoch = lease_epoch + 1, lease_until = now() + ${LEASE}
-    where id in (
-      select e.id from environments e join runners r on r.id = e.runner_id
-      where ${isOf(runners)} and r.desired_phase = 'RUNNER_PHASE_ACTIVE'
-        and (e.lease_until is null or e.lease_until < now())
-        and not (e.desired_phase = 'ENVIRONMENT_PHASE_STOPPED' and e.phase = 'ENVIRONMENT_PHASE_STOPPED')
-      order by e.id limit ${atMost}::bigint for update of e skip locked)
-    returning id`.execute(tx)
-  return rows.map(({ id }) => id)
-}
-
-/** What a holder has the lease of. */
-export async function listLeased(
-  db: Kysely<Database>,
-  runners: RunnerReference,
-  holder: string
 ): Promise<LeasedEnvironment[]> {
-  return await db
-    .selectFrom('environments as e')
-    .innerJoin('accounts as o', 'o.id', 'e.organization_id')
-    .innerJoin('runners as r', 'r.id', 'e.runner_id')
-    .select(LEASED)
-    .where('e.lease_holder', '=', holder)
-    .where(isOf(runners))
-    .orderBy('e.id')
-    .execute()
+  if (runners === 'hosted') return await takingHosted(tx, { holder, atMost })
+  return await takingOf(tx, { holder, atMost, runnerId: runners.runnerId })
 }
 
 /** Prolongs leases, one that has run out too when nobody took it; gives the uids of those that are the holder's. */
@@ -137,6 +133,45 @@ export async function listExisting(
     .where(isOf(runners))
     .execute()
   return rows.map(({ uid }) => uid)
+}
+
+interface Telling {
+  environmentUid: string
+  leaseEpoch: number
+  phase: string
+  status: string
+  /** of which one has to be the present one */
+  phasesBefore: readonly string[]
+}
+
+function telling(runners: RawBuilder<boolean>, told: Telling) {
+  return sql`update environments e
+    set phase = ${told.phase}, status = ${told.status}::jsonb, status_version = status_version + 1
+    where e.uid = ${told.environmentUid}::uuid and e.lease_epoch = ${told.leaseEpoch}::integer
+      and e.lease_holder is not null and ${runners} and e.phase = any(${told.phasesBefore}::text[])
+    returning e.id` as RawBuilder<{ id: number }>
+}
+
+const tellingHosted = statement<Telling, { id: number }>((_, parameter) => telling(isOf('hosted'), parameter))
+const tellingOf = statement<Telling & { runnerId: number }, { id: number }>((_, parameter) =>
+  telling(isOf({ runnerId: parameter.runnerId }), parameter)
+)
+
+/**
+ * Stores what whoever has the lease says of an environment; false when that has another epoch by now, or the
+ * environment was in none of these phases before.
+ */
+export async function updateStatus(
+  db: Kysely<Database>,
+  runners: RunnerReference,
+  { status, ...told }: Omit<Telling, 'status'> & { status: object }
+): Promise<boolean> {
+  const parameters = { ...told, status: JSON.stringify(status) }
+  const rows =
+    runners === 'hosted'
+      ? await tellingHosted(db, parameters)
+      : await tellingOf(db, { ...parameters, runnerId: runners.runnerId })
+  return rows.length > 0
 }
 
 /** Locks an environment for whoever has its lease; undefined when that has another epoch by now. */

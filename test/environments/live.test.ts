@@ -1,4 +1,6 @@
 // biome-ignore-all lint/suspicious/noExplicitAny: JSON of all methods
+import { setTimeout as sleep } from 'node:timers/promises'
+import { sql } from 'kysely'
 import t, { type Test } from 'tap'
 import type { TestServerOptions } from '../helper.ts'
 import { startSecondNode } from '../helper.ts'
@@ -245,6 +247,28 @@ t.test('two nodes that resolve the same environments change each once', async (t
   await Promise.all([world.app.liveUpdates.close(), node.liveUpdates.close()])
   t.equal(BigInt(next.specVersion), BigInt(assignment.specVersion) + 1n)
   t.same(await world.runner.claim([held(next)]), [])
+})
+
+t.test('a secret that is added while an environment is being made', async (t) => {
+  const world = await furnish(t)
+  const { ask, db, acme, runner } = world
+  let creation: Promise<any> | undefined
+  const waits = async () => {
+    const { rows } = await sql<{ n: number }>`select count(*)::int as n from pg_stat_activity
+      where datname = current_database() and wait_event_type = 'Lock'`.execute(db)
+    return rows[0]!.n > 0
+  }
+  await db.transaction().execute(async (tx) => {
+    // What it receives was looked up when it comes to this lock.
+    await sql`select 1 from accounts where uid = ${acme.uid}::uuid for no key update`.execute(tx)
+    creation = ask('EnvironmentService/CreateEnvironmentFromProject', { projectId: world.projectId })
+    while (!(await waits())) await sleep(5)
+    await world.addSecret('LATE', 'x')
+  })
+  await creation
+  const [assignment] = await runner.claim([])
+  const late = names(assignment).includes('LATE') ? assignment : await told(runner, assignment)
+  t.strictSame(names(late), ['LATE'])
 })
 
 t.test('one that is stopped is brought up to date when it starts', async (t) => {

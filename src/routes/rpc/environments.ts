@@ -149,7 +149,7 @@ export function creatorOf(
 }
 
 export function environmentService(dependencies: OnaDependencies): Service {
-  const { db, pages, authenticator } = dependencies
+  const { db, pages, authenticator, liveUpdates } = dependencies
   const create = async (
     call: Call,
     input: Static<typeof CreateEnvironmentFromProjectRequest>,
@@ -167,7 +167,9 @@ export function environmentService(dependencies: OnaDependencies): Service {
       annotations: input.annotations ?? {},
       choice: readChoice(input.spec)
     })
-    return { environment: presentEnvironment(await getEnvironment(dependencies, call, uid)) }
+    const environment = await getEnvironment(dependencies, call, uid)
+    liveUpdates.lookAgain(environment.environment_id)
+    return { environment: presentEnvironment(environment) }
   }
   const asks = (name: string, summary: string, wish: Parameters<typeof askEnvironment>[3]): Method =>
     method({
@@ -179,6 +181,7 @@ export function environmentService(dependencies: OnaDependencies): Service {
       async handle({ environmentId }, call) {
         const environment = await getEnvironment(dependencies, call, environmentId!)
         await askEnvironment(db, call.principal, environment, wish)
+        if (wish === 'start') liveUpdates.lookAgain(environment.environment_id)
         return {}
       }
     })
@@ -276,6 +279,7 @@ export function environmentService(dependencies: OnaDependencies): Service {
             actorId: call.actor.accountId,
             gitHosts: dependencies.gitHosts()
           })
+          liveUpdates.lookAgain(environment.environment_id)
           return {}
         }
       }),

@@ -5,6 +5,7 @@ import { ACCESS } from '../../auth/access.ts'
 import type { Authenticator } from '../../auth/authenticate.ts'
 import type { RateLimits } from '../../auth/rate-limits.ts'
 import type { TokenLifetimes } from '../../directory/tokens.ts'
+import type { LiveUpdates } from '../../environments/live.ts'
 import type { Wakes } from '../../environments/wakes.ts'
 import type { EventHub } from '../../events/hub.ts'
 import type { Keyring } from '../../keyring/index.ts'
@@ -48,6 +49,7 @@ export interface OnaDependencies {
   events: EventHub
   /** runners that wait for work */
   wakes: Wakes
+  liveUpdates: Pick<LiveUpdates, 'lookAgain'>
   /** the server is about to close */
   closing: AbortSignal
   /** hosts of git whose repositories are those that are known here */
