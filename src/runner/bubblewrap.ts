@@ -6,7 +6,7 @@ import { text } from 'node:stream/consumers'
 import { RefusedToStart } from '../errors.ts'
 import { BubblewrapProcess } from './bubblewrap-process.ts'
 import { readStatus } from './bubblewrap-status.ts'
-import { commandWithoutCoreDumps } from './core-dumps.ts'
+import { withoutCoreDumps } from './core-dumps.ts'
 import { exitOf } from './exit-status.ts'
 import { withFixedVariables } from './fixed-variables.ts'
 import { inheritedDescriptors } from './inherited-descriptors.ts'
@@ -116,7 +116,7 @@ export class Bubblewrap implements Sandbox {
     const parts = {
       user: chooseUser(options.user),
       bwrap,
-      withoutCoreDumps: await commandWithoutCoreDumps(),
+      withoutCoreDumps: await withoutCoreDumps(),
       view: await viewMachine(options.readOnlyPaths ?? [], options.hiddenPaths ?? []),
       shell: {
         shell: existsSync('/bin/bash') ? '/bin/bash' : '/bin/sh',

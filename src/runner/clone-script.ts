@@ -12,7 +12,21 @@ fail() {
   exit 1
 }
 
+# By the shell itself where git keeps both in plain files, as after most clones: a process takes longer than that.
 report() {
+  data=$location/.git head= commit=
+  if [ -f "$data/HEAD" ]; then read -r head <"$data/HEAD" || :; fi
+  case $head in
+    'ref: refs/heads/.invalid') ;;
+    'ref: refs/heads/'*)
+      branch=\${head#ref: refs/heads/}
+      if [ -f "$data/refs/heads/$branch" ]; then read -r commit <"$data/refs/heads/$branch" || :; fi
+      if [ -n "$commit" ] || [ ! -e "$data/packed-refs" ]; then
+        printf '%s\\n' "$branch" "$commit"
+        return
+      fi
+      ;;
+  esac
   git -C "$location" symbolic-ref --quiet --short HEAD || echo
   git -C "$location" rev-parse --quiet --verify HEAD || echo
 }

@@ -96,16 +96,15 @@ export class Folders {
   /** Makes what is missing of the folders of an environment. */
   async make(environmentId: string): Promise<void> {
     const { workspace, home, secrets } = this.of(environmentId)
-    for (const folder of [this.ownOf(environmentId), secrets]) await makeOwnFolder(folder)
-    for (const folder of [workspace, home]) {
-      const { uid, gid } = this.user
-      const made = await mkdir(folder, { mode: PRIVATE }).then(
-        () => true,
-        (error) => ifCode(error, 'EEXIST', false)
-      )
-      // Until it is handed over, nobody but the runner can have put anything at this place.
-      if (made || (await lstat(folder)).uid !== uid) await chown(folder, uid, gid)
-    }
+    await Promise.all([this.ownOf(environmentId), secrets].map(makeOwnFolder))
+    await Promise.all([workspace, home].map((folder) => this.#makeTheirFolder(folder)))
+  }
+
+  /** Until it is handed over, nobody but the runner can have put anything at this place. */
+  async #makeTheirFolder(folder: string): Promise<void> {
+    const { uid, gid } = this.user
+    const isNew = await makeFolder(folder, PRIVATE)
+    if (isNew || (await lstat(folder)).uid !== uid) await chown(folder, uid, gid)
   }
 
   /** Of what environments something is there, on disk or in memory. */
@@ -128,11 +127,12 @@ export class Folders {
   async removeContent(environmentId: string, signal?: AbortSignal): Promise<void> {
     const { workspace, home } = this.of(environmentId)
     const there: string[] = []
-    for (const folder of [workspace, home]) {
+    const find = async (folder: string) => {
       const kind = await lstat(folder).catch((error) => ifCode(error, 'ENOENT', undefined))
       if (kind?.isDirectory()) there.push(folder)
       else if (kind) await rm(folder)
     }
+    await Promise.all([workspace, home].map(find))
     if (there.length > 0) await this.#empty(there, signal)
     for (const folder of there) await rmdir(folder)
   }
@@ -159,9 +159,17 @@ async function requireMemory(folder: string): Promise<void> {
   )
 }
 
+/** False: something is at that place. */
+async function makeFolder(folder: string, mode: number): Promise<boolean> {
+  return await mkdir(folder, { mode }).then(
+    () => true,
+    (error) => ifCode(error, 'EEXIST', false)
+  )
+}
+
 /** What lies in a folder that others can write to, as /dev/shm, may be somebody's trap. */
 async function makeOwnFolder(folder: string): Promise<void> {
-  await mkdir(folder, { mode: PASSABLE }).catch((error) => ifCode(error, 'EEXIST', undefined))
+  if (await makeFolder(folder, PASSABLE)) return
   const found = await lstat(folder)
   if (found.isDirectory() && found.uid === process.geteuid!() && (found.mode & 0o022) === 0) return
   throw new RefusedToStart(

@@ -12,6 +12,9 @@ export interface Shell {
 /** With its NUL, of one word (MAX_ARG_STRLEN of Linux); with a terminal, a whole command is one. */
 const MAX_WORD_BYTES = 131_072
 
+/** Surely there, so that `env` has nothing to say of it: the runner's own work is done by it. */
+const SHELL = '/bin/sh'
+
 /**
  * What is really started for a command: `env`, which gives the codes 126 and 127 that shells give for a command that
  * cannot be run or found, and with a terminal the program that makes one.
@@ -24,13 +27,17 @@ export function launchCommand({ command, terminal }: ProcessRequest, { shell, sc
   if (command.some((word) => word.includes('\0'))) {
     throw new RefusedToStart('A command cannot have a NUL character.')
   }
-  // For env, a word with `=` is a variable.
-  const plain = program.includes('=') ? [...command] : ['/usr/bin/env', '--', ...command]
+  const plain = program === SHELL ? [...command] : [...launcherFor(program), ...command]
   const launched = terminal ? inTerminal(requireScript(script), plain, terminal, shell) : plain
   if (launched.every((word) => Buffer.byteLength(word) < MAX_WORD_BYTES)) return launched
   throw new RefusedToStart(
     `A word of the command is longer than the ${MAX_WORD_BYTES} bytes that the system allows.`
   )
+}
+
+/** For env, a word with `=` is a variable. */
+function launcherFor(program: string): string[] {
+  return program.includes('=') ? [SHELL, '-c', 'exec "$@"', 'sh'] : ['/usr/bin/env', '--']
 }
 
 function requireScript(script: string | undefined): string {

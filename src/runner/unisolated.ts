@@ -5,7 +5,7 @@ import path from 'node:path'
 import type { Writable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { RefusedToStart } from '../errors.ts'
-import { commandWithoutCoreDumps } from './core-dumps.ts'
+import { withoutCoreDumps } from './core-dumps.ts'
 import { type ExitStatus, exitOf, relayedStatus } from './exit-status.ts'
 import { withFixedVariables } from './fixed-variables.ts'
 import { launchCommand, type Shell } from './launch.ts'
@@ -36,7 +36,7 @@ export class Unisolated implements Sandbox {
 
   static async open(): Promise<Unisolated> {
     const shell = existsSync('/bin/bash') ? '/bin/bash' : '/bin/sh'
-    return new Unisolated(await commandWithoutCoreDumps(), { shell, script: await findProgram('script') })
+    return new Unisolated(await withoutCoreDumps(), { shell, script: await findProgram('script') })
   }
 
   inside({ workspace, home, secrets }: EnvironmentFolders) {

@@ -531,6 +531,7 @@ t.test('without isolation: the runner itself, in folders, with the same manners'
   t.match(await sh(unisolated, own, 'exit 3'), { code: 3, signal: null })
   t.match(await sh(unisolated, own, 'kill -9 $$'), { code: null, signal: 'SIGKILL' })
   t.match(await run(unisolated, own, ['no-such-program']), { code: 127 })
+  t.match(await run(unisolated, own, ['A=b']), { code: 127, stderr: /A=b/ })
   t.match(await sh(unisolated, own, 'grep "core file" /proc/self/limits'), { stdout: /size\s+[01]\s+[01]\s/ })
   t.match(await sh(unisolated, own, 'sleep 3001 & sleep 3002 >/dev/null 2>&1 & echo ready'), {
     stdout: 'ready\n'
