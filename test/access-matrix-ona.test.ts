@@ -9,7 +9,7 @@ import type { Account } from '../src/store/accounts.ts'
 import { insertToken } from '../src/store/tokens.ts'
 import { installTestApp, mint, registerTestApp } from './github-app.ts'
 import { type OnaServer, startOnaServer } from './routes/rpc/helper.ts'
-import { makeRunner, makeServiceAccount } from './routes/rpc/machines.ts'
+import { makeRunner, makeServiceAccount, tokenOfEnvironment } from './routes/rpc/machines.ts'
 import { record } from './routes/rpc/watching.ts'
 
 // Who may do what on Ona's API: method × target × who asks with which token, cell by cell. The letters are written
@@ -674,16 +674,7 @@ async function giveSecret({ server, acme, tokens }: World, secretUid: string): P
     .where('uid', '=', secretUid)
     .executeTakeFirstOrThrow()
   await db.insertInto('environment_secrets').values({ environment_id: id, secret_id: secret.id }).execute()
-  const { id: accountId } = acme.account
-  const token = {
-    kind: 'environment',
-    accountId,
-    organizationId: accountId,
-    environmentId: id,
-    purpose: 'deliver',
-    leaseEpoch: 0
-  } as const
-  tokens.set('who e', await storeToken(server, token))
+  tokens.set('who e', await tokenOfEnvironment(server, acme.account.id, id))
 }
 
 type Build = (world: World, target: string, self: string) => object | Promise<object>

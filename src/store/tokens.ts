@@ -152,6 +152,20 @@ export async function holdToken(
   return row !== undefined
 }
 
+const there = statement<{ tokenId: number }, { id: number }>((db, { tokenId }) =>
+  db
+    .selectFrom('tokens as t')
+    .innerJoin('instance as i', 'i.epoch', 't.epoch')
+    .select('t.id')
+    .where('t.id', '=', tokenId)
+    .where((eb) => eb.or([eb('t.expires_at', 'is', null), eb('t.expires_at', '>', sql<Date>`now()`)]))
+)
+
+/** Whether a token that was valid a moment ago still is. */
+export async function isTokenThere(db: Kysely<Database>, tokenId: number): Promise<boolean> {
+  return (await there(db, { tokenId })).length > 0
+}
+
 async function holdInstallation(tx: Transaction<Database>, check: TokenCheck): Promise<boolean> {
   const row = await tx
     .selectFrom('installations as n')
@@ -170,7 +184,7 @@ export async function touchToken(db: Kysely<Database>, tokenId: number): Promise
 
 export interface NewToken {
   hash: Buffer
-  kind: TokenKind
+  kind: Exclude<TokenKind, 'environment'>
   accountId: number
   scopes?: readonly string[]
   permissions?: Permissions

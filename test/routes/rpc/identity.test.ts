@@ -31,6 +31,30 @@ t.test('every kind of bearer learns who it is, and where it acts', async (t) => 
   }
 })
 
+t.test('a token that is remembered, and was revoked a moment ago, is refused as that', async (t) => {
+  const server = await startOnaServer(t)
+  const { call, db, owner, acme } = server
+  const environment = await makeEnvironment(server, acme)
+  const asks = [
+    ['GroupService/ListGroups', {}],
+    ['ProjectService/GetProject', { projectId: acme.uid }],
+    ['SecretService/ListSecrets', { filter: { scope: { organizationId: acme.uid } } }],
+    ['ServiceAccountService/DeleteServiceAccount', { serviceAccountId: acme.uid }]
+  ] as const
+  const token = await server.createToken(owner.account, { scopes: ['codespace', 'admin:org', 'repo'] })
+  t.equal((await call(IDENTITY, token)).status, 200)
+  t.match(await call('ProjectService/GetProject', token, asks[1][1]), { status: 404 }, 'while it is valid')
+  t.equal((await call(IDENTITY, environment.token)).status, 200)
+  // Nobody is told, as when the notification is still on its way.
+  await db.deleteFrom('tokens').where('note', 'is', null).where('kind', '=', 'classic').execute()
+  await db.deleteFrom('environments').where('uid', '=', environment.uid).execute()
+  for (const [method, message] of asks) {
+    t.match(await call(method, token, message), { status: 401, body: { code: 'unauthenticated' } }, method)
+  }
+  const get = ['EnvironmentService/GetEnvironment', { environmentId: environment.uid }] as const
+  t.match(await call(get[0], environment.token, get[1]), { status: 401 }, get[0])
+})
+
 t.test('a weak token and an empty body do, no token does not', async (t) => {
   const server = await startOnaServer(t)
   const { call, owner } = server

@@ -1,6 +1,6 @@
 import { hashToken, lastEight, makeToken } from '../../../src/auth/token.ts'
 import type { Account } from '../../../src/store/accounts.ts'
-import { insertToken } from '../../../src/store/tokens.ts'
+import { insertEnvironmentToken, insertToken } from '../../../src/store/tokens.ts'
 import type { OnaServer } from './helper.ts'
 
 /** Who acts for itself in an organization, and is no service account. */
@@ -10,27 +10,25 @@ export interface Machine {
   token: string
 }
 
-async function giveToken(
-  { db }: OnaServer,
-  organization: Account,
-  kind: 'environment' | 'runner',
-  machine: { id: number; uid: string }
-): Promise<Machine> {
-  const token = makeToken(kind)
-  await db.transaction().execute((tx) =>
-    insertToken(tx, {
-      hash: hashToken(token),
-      kind,
-      accountId: organization.id,
-      organizationId: organization.id,
-      ...(kind === 'environment'
-        ? { environmentId: machine.id, purpose: 'deliver' as const, leaseEpoch: 0 }
-        : { runnerId: machine.id }),
-      lastEight: lastEight(token),
-      lifetimeSeconds: 3600
-    })
-  )
-  return { ...machine, token }
+/** One that delivers. */
+export async function tokenOfEnvironment(
+  { db }: Pick<OnaServer, 'db'>,
+  organizationId: number,
+  environmentId: number
+): Promise<string> {
+  const token = makeToken('environment')
+  await insertEnvironmentToken(db, {
+    hash: hashToken(token),
+    environmentId,
+    organizationId,
+    purpose: 'deliver',
+    leaseEpoch: 0,
+    lastEight: lastEight(token),
+    issuedByUid: null,
+    lifetimeSeconds: 3600,
+    supersededSeconds: 600
+  })
+  return token
 }
 
 export async function makeEnvironment(server: OnaServer, organization: Account): Promise<Machine> {
@@ -44,7 +42,7 @@ export async function makeEnvironment(server: OnaServer, organization: Account):
     })
     .returning(['id', 'uid'])
     .executeTakeFirstOrThrow()
-  return await giveToken(server, organization, 'environment', environment)
+  return { ...environment, token: await tokenOfEnvironment(server, organization.id, environment.id) }
 }
 
 export async function makeRunner(server: OnaServer, organization: Account): Promise<Machine> {
@@ -60,7 +58,19 @@ export async function makeRunner(server: OnaServer, organization: Account): Prom
     })
     .returning(['id', 'uid'])
     .executeTakeFirstOrThrow()
-  return await giveToken(server, organization, 'runner', runner)
+  const token = makeToken('runner')
+  await server.db.transaction().execute((tx) =>
+    insertToken(tx, {
+      hash: hashToken(token),
+      kind: 'runner',
+      accountId: organization.id,
+      organizationId: organization.id,
+      runnerId: runner.id,
+      lastEight: lastEight(token),
+      lifetimeSeconds: 3600
+    })
+  )
+  return { ...runner, token }
 }
 
 /** A service account, and a token for it that an owner made. */

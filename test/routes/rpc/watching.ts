@@ -9,6 +9,7 @@ import type { Database, ProjectRole } from '../../../src/store/tables.ts'
 import { insertToken } from '../../../src/store/tokens.ts'
 import { SYSTEM } from '../../helper.ts'
 import type { OnaServer } from './helper.ts'
+import { tokenOfEnvironment } from './machines.ts'
 
 /** An answer of WatchEvents, line by line, as it stands on the wire. */
 export interface Watched {
@@ -125,7 +126,7 @@ export async function makeServiceAccount({ db, acme, owner }: OnaServer, name: s
     .values({ organization_id: acme.id, name, creator_kind: 'user', creator_uid: owner.account.uid })
     .returning(['id', 'uid'])
     .executeTakeFirstOrThrow()
-  return { id, uid, token: await tokenOf(db, acme.id, 'service-account', { serviceAccountId: id }) }
+  return { id, uid, token: await tokenOf(db, acme.id, id) }
 }
 
 /** An environment of acme, with a token that has no scopes. */
@@ -149,26 +150,23 @@ export async function makeEnvironment(
     })
     .returning(['id', 'uid'])
     .executeTakeFirstOrThrow()
-  return { id, uid, token: await tokenOf(db, acme.id, 'environment', { environmentId: id }, []) }
+  return { id, uid, token: await tokenOfEnvironment({ db }, acme.id, id) }
 }
 
 async function tokenOf(
   db: Kysely<Database>,
   organizationId: number,
-  kind: 'service-account' | 'environment',
-  bearer: { serviceAccountId?: number; environmentId?: number },
-  scopes: readonly string[] = FULL_SCOPES
+  serviceAccountId: number
 ): Promise<string> {
-  const token = makeToken(kind)
+  const token = makeToken('service-account')
   await db.transaction().execute((tx) =>
     insertToken(tx, {
       hash: hashToken(token),
-      kind,
+      kind: 'service-account',
       accountId: organizationId,
       organizationId,
-      ...bearer,
-      ...(kind === 'environment' && { purpose: 'deliver' as const, leaseEpoch: 0 }),
-      scopes,
+      serviceAccountId,
+      scopes: FULL_SCOPES,
       lastEight: lastEight(token),
       lifetimeSeconds: 3600
     })
