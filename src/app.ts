@@ -274,7 +274,7 @@ export async function buildApp(dependencies: AppDependencies): Promise<FastifyIn
   healthRoutes(app, { db, keyring, metrics, isMetricsToken: dependencies.isMetricsToken ?? (() => false) })
   const vault: Vault = { db, keyring, limits, reloadGenerations: dependencies.reloadGenerations }
   const deliveries = new Deliveries(vault)
-  const reading = { authenticator, deliveries, denials, metrics, logger, makeRequestId }
+  const reading = { db, authenticator, deliveries, denials, metrics, logger, makeRequestId }
   app.decorate('readValue', valueReader(reading))
   const shared = {
     db,

@@ -23,6 +23,7 @@ export const CHANGE_MS_BAR = 2_000
 const ROUNDS = 15
 const CHANGES = 10
 const LOOK_MS = 2
+const REMOVAL_MS = 60_000
 
 export interface EnvironmentFigures {
   /** medians, from the request until the status says RUNNING */
@@ -112,7 +113,11 @@ async function remove(world: World, environmentIds: readonly string[]): Promise<
     )
     return environments?.length ?? 0
   }
-  while ((await left()) > 0) await sleep(25)
+  const end = performance.now() + REMOVAL_MS
+  while ((await left()) > 0) {
+    if (performance.now() > end) throw new Error('environments are not removed')
+    await sleep(25)
+  }
 }
 
 async function run(program: string, args: readonly string[]): Promise<void> {

@@ -82,6 +82,7 @@ export class LiveUpdates {
     this.#stops = true
     this.#ticks += 1
     if (this.#ticks % TICKS_A_SWEEP === 0) this.#failed.add(null)
+    this.#resolvedBefore.push(...this.#resolvedNow.splice(0))
     for (const collection of this.#failed) this.#enqueue(collection)
     this.#failed.clear()
     this.#start()
@@ -110,7 +111,10 @@ export class LiveUpdates {
   async #work(): Promise<void> {
     while (!this.#closed && this.#hasWork()) {
       await this.#resolveChanged()
-      await this.#bringUpToDate(this.#resolvedBefore.splice(0), null)
+      await this.#bringUpToDate(this.#resolvedBefore.splice(0), (error, id) => {
+        this.#resolvedNow.push(id)
+        this.#options.onError?.(error)
+      })
       if (this.#stops) await this.#stopIdle()
       if (this.#sweeps) await this.#sweep()
     }
@@ -141,27 +145,25 @@ export class LiveUpdates {
   async #resolve(collection: string | null, between = async () => {}): Promise<void> {
     const [, kind, ownerUid] = collection?.split('/') ?? []
     const owner = kind && ownerUid ? { kind, ownerUid } : null
+    const fail = (error: unknown) => {
+      this.#failed.add(collection)
+      this.#options.onError?.(error)
+    }
     try {
       for (let after = 0; !this.#closed; await between()) {
         const ids = await listResolvable(this.#db, owner, { after, limit: BATCH })
         if (ids.length === 0) return
         after = ids.at(-1)!
-        await this.#bringUpToDate(ids, collection)
+        await this.#bringUpToDate(ids, fail)
       }
     } catch (error) {
-      this.#fail(error, collection)
+      fail(error)
     }
   }
 
   /** One that fails does not keep the others from what they are to receive. */
-  async #bringUpToDate(ids: readonly number[], collection: string | null): Promise<void> {
-    await inParallel(ids, (id) => bringUpToDate(this.#db, id).catch((error) => this.#fail(error, collection)))
-  }
-
-  /** Of these, some are still to be brought up to date. */
-  #fail(error: unknown, collection: string | null): void {
-    this.#failed.add(collection)
-    this.#options.onError?.(error)
+  async #bringUpToDate(ids: readonly number[], fail: (error: unknown, id: number) => void): Promise<void> {
+    await inParallel(ids, (id) => bringUpToDate(this.#db, id).catch((error) => fail(error, id)))
   }
 }
 

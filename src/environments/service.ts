@@ -57,7 +57,7 @@ export interface NewEnvironment {
 /**
  * Makes an environment: composes its spec, resolves its secrets, and leaves the rest to its runner.
  *
- * @returns its uid
+ * @returns its id, for a second look at what it receives, and its uid
  * @throws ClassNotAllowed for a class that the project does not allow
  * @throws InvalidInput without a class, or for one that the organization does not have
  * @throws Conflict for a class or a runner that makes none now
@@ -67,7 +67,7 @@ export async function createEnvironment(
   db: Kysely<Database>,
   creator: Creator,
   { spec, project, name, sessionId, annotations, choice }: NewEnvironment
-): Promise<string> {
+): Promise<{ id: number; uid: string }> {
   const { principal, organization } = creator
   const composed = compose(spec, project && defaultsOf(project), randomUUID)
   const initializer = composed.content?.initializer
@@ -99,7 +99,7 @@ export async function createEnvironment(
     secretIds: readable,
     held_own_secrets: holdsOwnSecrets(secrets)
   }
-  await inTheNameOf(db, principal, async (tx) => {
+  const id = await inTheNameOf(db, principal, async (tx) => {
     if (!(await lockAccount(tx, organization.organization_uid))) throw new NotFound()
     const record = auditRow({
       streamUid: organization.organization_uid,
@@ -108,9 +108,9 @@ export async function createEnvironment(
       subjectUid: uid,
       name: name ?? uid
     })
-    await insertEnvironment(tx, environment, record)
+    return await insertEnvironment(tx, environment, record)
   })
-  return uid
+  return { id, uid }
 }
 
 function defaultsOf(project: ProjectFacts): ProjectDefaults {

@@ -21,10 +21,15 @@ report() {
     'ref: refs/heads/'*)
       branch=\${head#ref: refs/heads/}
       if [ -f "$data/refs/heads/$branch" ]; then read -r commit <"$data/refs/heads/$branch" || :; fi
-      if [ -n "$commit" ] || [ ! -e "$data/packed-refs" ]; then
-        printf '%s\\n' "$branch" "$commit"
-        return
-      fi
+      case $branch:$commit in
+        *[!0-9A-Za-z._/-]*:* | *:*[!0-9a-f]*) ;;
+        *)
+          if [ "\${#commit}" = 40 ] || { [ -z "$commit" ] && [ ! -e "$data/packed-refs" ]; }; then
+            printf '%s\\n' "$branch" "$commit"
+            return
+          fi
+          ;;
+      esac
       ;;
   esac
   git -C "$location" symbolic-ref --quiet --short HEAD || echo

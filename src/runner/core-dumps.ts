@@ -3,6 +3,8 @@ import { readFile } from 'node:fs/promises'
 import { promisify } from 'node:util'
 import { findProgram } from './programs.ts'
 
+const LIMIT = '--core=1:1'
+
 /**
  * Sees to it that neither this process nor what it starts leaves its memory in a file.
  *
@@ -18,9 +20,11 @@ export async function withoutCoreDumps(): Promise<readonly string[]> {
   const limited =
     prlimit !== undefined &&
     !none &&
-    (await promisify(execFile)(prlimit, [`--pid=${process.pid}`, '--core=1:1']).then(
+    (await promisify(execFile)(prlimit, [`--pid=${process.pid}`, LIMIT]).then(
       () => true,
       () => false
     ))
-  return limited ? [] : ['/bin/sh', '-c', 'ulimit -c 0; exec "$@"', 'sh']
+  if (limited) return []
+  if (prlimit && !none) return [prlimit, LIMIT, '--']
+  return ['/bin/sh', '-c', 'ulimit -c 0; exec "$@"', 'sh']
 }

@@ -5,7 +5,12 @@ export interface ProcessState {
   state: string
   parent: number
   group: number
+  /** whether it runs a program of its own since it was forked */
+  hasExecuted: boolean
 }
+
+/** In field 9 of /proc/PID/stat, from fork to exec: PF_FORKNOEXEC of linux/sched.h. */
+const FORKED_ONLY = 0x40
 
 /** What /proc knows of a process; undefined: there is none of that id. */
 export function findProcess(pid: number): ProcessState | undefined {
@@ -16,7 +21,8 @@ export function findProcess(pid: number): ProcessState | undefined {
     fields && {
       state: fields[0]!,
       parent: Number(fields[1]),
-      group: Number(fields[2])
+      group: Number(fields[2]),
+      hasExecuted: (Number(fields[6]) & FORKED_ONLY) === 0
     }
   )
 }
@@ -27,18 +33,13 @@ export function findProcess(pid: number): ProcessState | undefined {
  */
 export function programStartedBy(pid: number): number | undefined {
   const [child] = childrenOf(pid)
-  if (child === undefined) return undefined
-  return commandLineOf(child) === commandLineOf(pid) ? undefined : child
+  return child !== undefined && findProcess(child)?.hasExecuted ? child : undefined
 }
 
 /** Oldest first. */
 function childrenOf(pid: number): number[] {
   const children = readOrUndefined(`/proc/${pid}/task/${pid}/children`)
   return (children ?? '').split(' ').filter(Boolean).map(Number)
-}
-
-function commandLineOf(pid: number): string | undefined {
-  return readOrUndefined(`/proc/${pid}/cmdline`)
 }
 
 /** Whether a group has more than processes that have ended and that nobody has asked how; true where there is no /proc. */

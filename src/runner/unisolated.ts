@@ -125,9 +125,20 @@ class UnisolatedProcess implements SandboxedProcess {
   }
 
   signal(name: NodeJS.Signals): void {
-    const command = this.#hasTerminal ? programStartedBy(this.#child.pid!) : undefined
-    if (command === undefined) this.#child.kill(name)
-    else sendSignal(command, name)
+    if (this.#hasTerminal) void this.#deliver(name)
+    else this.#child.kill(name)
+  }
+
+  /** The command is there a moment after the program that makes its terminal. */
+  async #deliver(name: NodeJS.Signals): Promise<void> {
+    while (!this.#ended) {
+      const command = programStartedBy(this.#child.pid!)
+      if (command !== undefined) {
+        sendSignal(command, name)
+        return
+      }
+      await sleep(LOOK_AGAIN_MS)
+    }
   }
 
   kill(): void {

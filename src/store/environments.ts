@@ -1,4 +1,4 @@
-import { type Kysely, sql, type Transaction } from 'kysely'
+import { type Kysely, type RawBuilder, sql, type Transaction } from 'kysely'
 import { type Acting, actingOrganization } from './acting.ts'
 import { type AuditRow, auditedEach, auditRecords } from './audit.ts'
 import { statement } from './statement.ts'
@@ -273,9 +273,10 @@ const making = statement<
     resolution: string
     records: string
   },
-  unknown
+  { id: number }
 >(
-  (_, parameter) => sql`
+  (_, parameter) =>
+    sql`
     with written as (
       insert into environments (uid, organization_id, project_id, runner_id, environment_class_id, repository_id,
         creator_kind, creator_uid, name, session_id, annotations, original_context_url, spec, chosen_secrets,
@@ -288,18 +289,19 @@ const making = statement<
       returning id, 1 as no),
     given as (
       insert into environment_secrets (environment_id, secret_id)
-        select w.id, given.id from written w, unnest(${parameter.secretIds}::bigint[]) as given(id))
-    ${auditedEach(parameter.records)}`
+        select w.id, given.id from written w, unnest(${parameter.secretIds}::bigint[]) as given(id)),
+    recorded as (${auditedEach(parameter.records)})
+    select id from written` as RawBuilder<{ id: number }>
 )
 
-/** With what it receives and the record of it, by one statement. */
+/** With what it receives and the record of it, by one statement; gives its id. */
 export async function insertEnvironment(
   tx: Transaction<Database>,
   environment: NewEnvironment,
   record: AuditRow
-): Promise<void> {
+): Promise<number> {
   const { annotations, spec, chosen_secrets, resolution } = environment
-  await making(tx, {
+  const [made] = await making(tx, {
     ...environment,
     annotations: JSON.stringify(annotations),
     spec: JSON.stringify(spec),
@@ -307,6 +309,7 @@ export async function insertEnvironment(
     resolution: JSON.stringify(resolution),
     records: auditRecords([record])
   })
+  return made!.id
 }
 
 /** What can be changed of an environment; times are the database's. */

@@ -48,7 +48,7 @@ t.test('a command has its secrets, its streams and its status, and the environme
 t.test('progress is told to those who want it, on stderr', async (t) => {
   const { code, stdout, stderr } = await run(['--verbose', '--name', 'seen', '--', 'echo', 'out'])
   t.same({ code, stdout }, { code: 0, stdout: 'out\n' })
-  t.match(stderr, /^seen: creating\n(seen: starting\n)?seen: running\n$/)
+  t.match(stderr, /^(seen: creating\n)?(seen: starting\n)?seen: running\n$/)
   const args = ['script', '--quiet', '--return', '--command']
   const line = `'${process.execPath}' '${BIN}' run -p web -n seen -- true`
   const inTerminal = startCommand(t, [...args, line, '/dev/null'], world.folder, {

@@ -252,6 +252,7 @@ t.test('two nodes that resolve the same environments change each once', async (t
 t.test('a secret that is added while an environment is being made', async (t) => {
   const world = await furnish(t)
   const { ask, db, acme, runner } = world
+  const { environmentId, ...before } = await world.start()
   let creation: Promise<any> | undefined
   const waits = async () => {
     const { rows } = await sql<{ n: number }>`select count(*)::int as n from pg_stat_activity
@@ -264,11 +265,14 @@ t.test('a secret that is added while an environment is being made', async (t) =>
     creation = ask('EnvironmentService/CreateEnvironmentFromProject', { projectId: world.projectId })
     while (!(await waits())) await sleep(5)
     await world.addSecret('LATE', 'x')
+    // All environments that are there have heard of it.
+    await told(runner, { environmentId, ...before }, (next) => names(next).includes('LATE'))
   })
-  await creation
-  const [assignment] = await runner.claim([])
-  const late = names(assignment).includes('LATE') ? assignment : await told(runner, assignment)
-  t.strictSame(names(late), ['LATE'])
+  const { environment } = await creation
+  const assignments = await runner.claim([])
+  const made = assignments.find((one) => one.environmentId === environment.id)
+  t.strictSame(names(made), [])
+  t.strictSame(names(await told(runner, made)), ['LATE'])
 })
 
 t.test('one that is stopped is brought up to date when it starts', async (t) => {

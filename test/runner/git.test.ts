@@ -137,6 +137,26 @@ t.test('several sources, their places and an upstream', async (t) => {
   t.same((await clone([])).git, undefined)
 })
 
+t.test('the branch and the commit, however git keeps them', async (t) => {
+  const { look, folders } = await clone([demo()])
+  for (const [line, branch, latestCommit] of [
+    ['git pack-refs --all', 'main', commits.main],
+    ['git checkout -q -b größe', 'größe', commits.main],
+    ['git checkout -q --detach', '', commits.main],
+    ['git checkout -q --orphan new', 'new', ''],
+    ['git checkout -q -f -B "$(printf %0200d 7)" main', '7'.padStart(200, '0'), commits.main],
+    ['git checkout -q main; echo "ref: refs/heads/main" > .git/refs/heads/alias', 'main', commits.main],
+    ['git symbolic-ref HEAD refs/heads/alias', 'main', commits.main],
+    ['echo "ref: refs/heads/none" > .git/HEAD', 'none', ''],
+    ['echo 0123 > .git/refs/heads/none', '', '']
+  ] as const) {
+    t.equal((await sh(sandbox, folders, `cd demo && ${line}`)).stderr, '', line)
+    const { git } = await clone([demo()], {}, folders)
+    t.same({ branch: git!.branch, latestCommit: git!.latestCommit }, { branch, latestCommit }, line)
+  }
+  t.equal(await look('cat demo/file'), 'second')
+})
+
 t.test('what is there stays, whoever made it', async (t) => {
   const first = await clone([demo()])
   await first.look('cd demo; git checkout -q -b mine; echo changed > file')

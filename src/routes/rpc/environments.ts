@@ -159,7 +159,7 @@ export function environmentService(dependencies: OnaDependencies): Service {
     if (projectUid !== undefined && !project?.project_role) {
       throw new NotFound('There is no such project in the organization of this token.')
     }
-    const uid = await createEnvironment(db, creatorOf(dependencies, call), {
+    const { id, uid } = await createEnvironment(db, creatorOf(dependencies, call), {
       spec: readSpec(input.spec),
       project,
       name: input.name,
@@ -167,9 +167,8 @@ export function environmentService(dependencies: OnaDependencies): Service {
       annotations: input.annotations ?? {},
       choice: readChoice(input.spec)
     })
-    const environment = await getEnvironment(dependencies, call, uid)
-    liveUpdates.lookAgain(environment.environment_id)
-    return { environment: presentEnvironment(environment) }
+    liveUpdates.lookAgain(id)
+    return { environment: presentEnvironment(await getEnvironment(dependencies, call, uid)) }
   }
   const asks = (name: string, summary: string, wish: Parameters<typeof askEnvironment>[3]): Method =>
     method({

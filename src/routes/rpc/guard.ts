@@ -15,6 +15,7 @@ import type { TokenPrincipal } from '../../secrets/vault.ts'
 import { findActingOrganization } from '../../store/acting.ts'
 import { findProject } from '../../store/projects.ts'
 import type { Database } from '../../store/tables.ts'
+import { isTokenThere } from '../../store/tokens.ts'
 import type { Call, Method, StreamMethod } from './method.ts'
 
 declare module 'fastify' {
@@ -109,6 +110,20 @@ export async function settleMessage(
     throw new NotFound('There is no such project in the organization of this token.')
   requireProjectAccess(call.actor, rule, project)
   call.project = project
+}
+
+/**
+ * What a token reaches nothing of any more because it was revoked a moment ago, while it is remembered as valid, is
+ * refused as that.
+ */
+export async function asRevoked<E>(
+  db: Kysely<Database>,
+  error: E,
+  call: Partial<Call> | null | undefined
+): Promise<E | Unauthenticated> {
+  if (!(call?.actor && (error instanceof Forbidden || error instanceof NotFound))) return error
+  const isThere = await isTokenThere(db, call.actor.token.id).catch(() => true)
+  return isThere ? error : new Unauthenticated(true)
 }
 
 export function decorate(app: FastifyInstance): void {

@@ -7,13 +7,11 @@ import type { RateLimits } from '../../auth/rate-limits.ts'
 import type { TokenLifetimes } from '../../directory/tokens.ts'
 import type { LiveUpdates } from '../../environments/live.ts'
 import type { Wakes } from '../../environments/wakes.ts'
-import { Forbidden, NotFound, Unauthenticated } from '../../errors.ts'
 import type { EventHub } from '../../events/hub.ts'
 import type { Keyring } from '../../keyring/index.ts'
 import type { Metrics } from '../../metrics.ts'
 import type { Deliveries, Vault } from '../../secrets/vault.ts'
 import type { Database } from '../../store/tables.ts'
-import { isTokenThere } from '../../store/tokens.ts'
 import { VERSION } from '../../version.ts'
 import { decode, parseBody } from './decode.ts'
 import { denialOf } from './denials.ts'
@@ -22,10 +20,10 @@ import { environmentService } from './environments.ts'
 import { answerUnknownEncoding, answerUnknownMethod, handleError } from './errors.ts'
 import { eventService } from './events.ts'
 import { groupService } from './groups.ts'
-import { countAnybody, decorate, settleAccess, settleMessage } from './guard.ts'
+import { asRevoked, countAnybody, decorate, settleAccess, settleMessage } from './guard.ts'
 import { identityService } from './identity.ts'
 import { Lines } from './lines.ts'
-import { type Call, type Method, pathOf, type Service, type StreamMethod } from './method.ts'
+import { type Method, pathOf, type Service, type StreamMethod } from './method.ts'
 import { organizationService } from './organizations.ts'
 import { Pages } from './pagination.ts'
 import { projectService } from './projects.ts'
@@ -106,7 +104,7 @@ export function onaApi(dependencies: Omit<OnaDependencies, 'pages'>): FastifyPlu
     app.setErrorHandler<Error>(async (thrown, request, reply) => {
       const { operationId } = request.routeOptions.schema as { operationId?: string }
       const { id: requestId, ip: address, call } = request
-      const error = await explain(dependencies.db, thrown, call)
+      const error = await asRevoked(dependencies.db, thrown, call)
       const denial = denialOf(error, { requestId, address, operationId, call })
       if (denial) dependencies.denials.record(denial)
       handleError(error, request, reply)
@@ -141,13 +139,6 @@ export function onaApi(dependencies: Omit<OnaDependencies, 'pages'>): FastifyPlu
     }
     done()
   }
-}
-
-/** What a token reaches nothing of any more because it was revoked a moment ago is refused as that. */
-async function explain(db: Kysely<Database>, error: Error, call: Call | null | undefined): Promise<Error> {
-  if (!(call?.actor && (error instanceof Forbidden || error instanceof NotFound))) return error
-  const isThere = await isTokenThere(db, call.actor.token.id).catch(() => true)
-  return isThere ? error : new Unauthenticated(true)
 }
 
 /**

@@ -1,3 +1,4 @@
+import type { Kysely } from 'kysely'
 import type { Logger } from 'pino'
 import type { Denials } from '../../audit/denials.ts'
 import { ACCESS, requireAccess } from '../../auth/access.ts'
@@ -9,8 +10,10 @@ import { describeError } from '../../logger.ts'
 import type { Metrics } from '../../metrics.ts'
 import type { Deliveries, TokenPrincipal } from '../../secrets/vault.ts'
 import { isTemporaryDatabaseError } from '../../store/database.ts'
+import type { Database } from '../../store/tables.ts'
 import { denialOf } from './denials.ts'
 import { errorAnswer } from './errors.ts'
+import { asRevoked } from './guard.ts'
 import type { Call } from './method.ts'
 
 const READS_NOTHING = 'This token of an environment reads no values.'
@@ -32,6 +35,7 @@ export async function readValue(
 }
 
 export interface ValueReaderDependencies {
+  db: Kysely<Database>
   authenticator: Authenticator
   deliveries: Deliveries
   denials: Denials
@@ -48,6 +52,7 @@ export interface ValueReaderDependencies {
  * @throws what the method answers as an error
  */
 export function valueReader({
+  db,
   authenticator,
   deliveries,
   denials,
@@ -65,7 +70,8 @@ export function valueReader({
       Object.assign(call, { actor, principal })
       requireAccess(actor, ACCESS.environment)
       return await readValue(deliveries, { actor, principal }, secretUid)
-    } catch (error) {
+    } catch (thrown) {
+      const error = await asRevoked(db, thrown, call)
       const denial = denialOf(error, { requestId, operationId: 'SecretService/GetSecretValue', call })
       if (denial) denials.record(denial)
       if (isTemporaryDatabaseError(error)) metrics.databaseUnavailable()
