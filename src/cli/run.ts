@@ -45,7 +45,7 @@ export function runCommand(): Command {
     .passThroughOptions()
   return addCreationOptions(command)
     .option('--cwd <folder>', 'where it is run; the workspace otherwise')
-    .option('-t, --tty', 'give it a terminal, of the size that this one has now')
+    .option('-t, --tty', 'give it a terminal, as large as this one')
     .option('--keep', 'leave the environment as it is')
     .option('--strict', 'do not run it when a secret is not delivered')
     .option('-v, --verbose', 'tell how the environment comes along, also where nobody looks')

@@ -4,7 +4,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { type ExitStatus, relayedStatus } from './exit-status.ts'
 import type { OutputStreams } from './output-streams.ts'
 import { findProcess, programStartedBy, sendSignal } from './process-table.ts'
-import type { SandboxedProcess } from './sandbox.ts'
+import type { SandboxedProcess, TerminalSize } from './sandbox.ts'
+import type { TerminalSizes } from './terminal.ts'
 
 const LOOK_AGAIN_MS = 2
 /** What bubblewrap gives when it fails, and what shells give for a command that cannot be run. */
@@ -19,7 +20,8 @@ export interface StartedBubblewrap {
   first: number
   /** whether the command was started; known at the end */
   started: Promise<boolean>
-  hasTerminal: boolean
+  /** undefined: it has no terminal */
+  sizes: TerminalSizes | undefined
 }
 
 /**
@@ -45,6 +47,10 @@ export class BubblewrapProcess implements SandboxedProcess {
 
   signal(name: NodeJS.Signals): void {
     void this.#deliver(name)
+  }
+
+  resize(size: TerminalSize): void {
+    this.#parts.sizes?.change(size)
   }
 
   kill(): void {
@@ -74,14 +80,15 @@ export class BubblewrapProcess implements SandboxedProcess {
   /** With a terminal it is the child of the program that makes one. */
   #findCommand(): number | undefined {
     const started = programStartedBy(this.#parts.first)
-    return started !== undefined && this.#parts.hasTerminal ? programStartedBy(started) : started
+    return started !== undefined && this.#parts.sizes ? programStartedBy(started) : started
   }
 
   /** Bubblewrap ends when the namespace is empty: its first process ends last. */
   async #waitForEnd(): Promise<ExitStatus> {
-    const { exited, started } = this.#parts
+    const { exited, sizes, started } = this.#parts
     const status = await exited
     this.#ended = true
+    sizes?.close()
     if (status.code === FAILED && !(await started)) return { code: NOT_RUN, signal: null }
     return relayedStatus(status)
   }

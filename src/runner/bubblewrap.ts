@@ -18,6 +18,7 @@ import { Pipes } from './pipes.ts'
 import { sendSignal } from './process-table.ts'
 import { findProgram, SEARCH_PATH } from './programs.ts'
 import { type EnvironmentFolders, INSIDE, type ProcessRequest, type Sandbox } from './sandbox.ts'
+import { TerminalSizes } from './terminal.ts'
 
 const NOBODY = { uid: 65534, gid: 65534 }
 /** Inside: not the id that the machine's files seem to have there, which is nobody's. */
@@ -28,6 +29,8 @@ const UNISOLATED =
 
 /** Descriptors that bubblewrap reads or writes, and closes before the command begins. */
 const FD = { arguments: 3, status: 4, passwd: 5, group: 6 }
+/** The one that is the environment's, where it has a terminal. */
+const SIZES = 7
 
 const NAMESPACES = [
   '--unshare-user',
@@ -120,7 +123,8 @@ export class Bubblewrap implements Sandbox {
       view: await viewMachine(options.readOnlyPaths ?? [], options.hiddenPaths ?? []),
       shell: {
         shell: existsSync('/bin/bash') ? '/bin/bash' : '/bin/sh',
-        script: await findProgram('script')
+        script: await findProgram('script'),
+        sizes: SIZES
       },
       shadowed: shadowInherited()
     }
@@ -172,12 +176,14 @@ export class Bubblewrap implements Sandbox {
       ...variables(request, shell.shell),
       ...['--setenv', MARK, markOf(folders)]
     ]
-    const { child, exited, streams, status } = await this.#spawn(args, command, { [MARK]: markOf(folders) })
+    const hasTerminal = request.terminal !== undefined
+    const mark = { [MARK]: markOf(folders) }
+    const { child, exited, streams, status } = await this.#spawn(args, command, mark, hasTerminal)
     // Where bubblewrap could not even be spawned, this throws.
     const first = await Promise.race([status.first, exited.then(() => status.first)])
     if (first === undefined) throw new Error(`bubblewrap did not start: ${await lastLine(streams.stderr)}`)
-    const hasTerminal = request.terminal !== undefined
-    return new BubblewrapProcess({ child, exited, streams, first, started: status.started, hasTerminal })
+    const sizes = hasTerminal ? new TerminalSizes(child.stdio.at(SIZES) as Writable) : undefined
+    return new BubblewrapProcess({ child, exited, streams, first, started: status.started, sizes })
   }
 
   /** On the file systems that go with the process: there is nothing of the environment's on the way to them. */
@@ -207,14 +213,19 @@ export class Bubblewrap implements Sandbox {
     }
   }
 
-  async #spawn(args: readonly (string | Buffer)[], command: readonly string[], mark: Record<string, string>) {
+  async #spawn(
+    args: readonly (string | Buffer)[],
+    command: readonly string[],
+    mark: Record<string, string>,
+    hasTerminal = false
+  ) {
     const { bwrap, namespaces, shell, user, view, withoutCoreDumps } = this.#parts
     const encoded = encodeArguments([...namespaces, ...OWN_MOUNTS, ...view.arguments, ...args])
     const streams = await openOutputStreams(this.#pipes)
     const [program, ...rest] = [...withoutCoreDumps, bwrap, '--args', `${FD.arguments}`]
     const child = streams.giveTo((outputs) =>
       spawn(program!, [...rest, '--json-status-fd', `${FD.status}`, '--', ...command], {
-        stdio: stdio(outputs, this.#parts.shadowed),
+        stdio: stdio(outputs, this.#parts.shadowed, hasTerminal),
         // Nothing else of ours: on the machine, others of the same user could read it.
         env: { PATH: SEARCH_PATH, ...mark },
         cwd: '/',
@@ -252,8 +263,13 @@ function shadowInherited(): ReadonlyMap<number, number> {
   return new Map(inherited.map((fd) => [fd, nothing]))
 }
 
-function stdio(outputs: readonly number[], shadowed: ReadonlyMap<number, number>): StdioOptions {
-  const ours = ['pipe' as const, ...outputs, ...Object.values(FD).map(() => 'pipe' as const)]
+function stdio(
+  outputs: readonly number[],
+  shadowed: ReadonlyMap<number, number>,
+  hasTerminal: boolean
+): StdioOptions {
+  const pipes = Object.values(FD).length + (hasTerminal ? 1 : 0)
+  const ours = ['pipe' as const, ...outputs, ...Array.from({ length: pipes }, () => 'pipe' as const)]
   const length = Math.max(ours.length, ...[...shadowed.keys()].map((fd) => fd + 1))
   return Array.from({ length }, (_, fd) => ours[fd] ?? shadowed.get(fd) ?? 'ignore')
 }

@@ -10,6 +10,7 @@ import {
   readFrames,
   writeFrame
 } from './frames.ts'
+import type { TerminalSize } from './sandbox.ts'
 
 const STDIN_FRAME_BYTES = 64 * 1024
 
@@ -57,6 +58,11 @@ export class ExecClient {
   /** To the command itself. */
   signal(name: NodeJS.Signals): void {
     if (!this.#over) void writeFrame(this.#stream, FRAME.signal, name)
+  }
+
+  /** Of the terminal that the command was given. */
+  resize({ rows, columns }: TerminalSize): void {
+    if (!this.#over) void writeFrame(this.#stream, FRAME.resize, JSON.stringify({ rows, columns }))
   }
 
   async #run(request: string): Promise<ExitStatus> {

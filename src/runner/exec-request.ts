@@ -1,11 +1,12 @@
 import { FRAME, type Frame, ProtocolError } from './frames.ts'
+import type { TerminalSize } from './sandbox.ts'
 
 /** What a client asks to be started in an environment. */
 export interface ExecRequest {
   command: readonly string[]
   /** inside; undefined: the workspace */
   workingDirectory?: string
-  terminal?: { rows: number; columns: number; type: string }
+  terminal?: TerminalSize & { type: string }
 }
 
 /** Bytes of stdin that may be under way; so the runner reads on, and a signal never waits behind them. */
@@ -50,6 +51,13 @@ export function parseSignal(payload: Buffer): NodeJS.Signals {
   return name
 }
 
+/** @throws ProtocolError when it is none */
+export function parseSize(payload: Buffer): TerminalSize {
+  const { rows, columns } = parseJson(payload)
+  if (isSide(rows) && isSide(columns)) return { rows, columns }
+  throw new ProtocolError('The size of a terminal has to have rows and columns.')
+}
+
 /** @throws ProtocolError when it is no object in JSON */
 export function parseJson(payload: Buffer): Record<string, unknown> {
   const value = parseOrUndefined(payload.toString())
@@ -81,6 +89,6 @@ function isTerminal(value: unknown): value is NonNullable<ExecRequest['terminal'
   return isSide(rows) && isSide(columns) && isText(type) && /^[\w.+-]{1,64}$/.test(type)
 }
 
-function isSide(value: unknown): boolean {
+function isSide(value: unknown): value is number {
   return Number.isInteger(value) && (value as number) > 0 && (value as number) <= MAX_TERMINAL_SIDE
 }

@@ -1,6 +1,6 @@
 import type { Duplex, Readable } from 'node:stream'
 import { CofferError } from '../errors.ts'
-import { type ExecRequest, parseSignal, parseStart, STDIN_WINDOW_BYTES } from './exec-request.ts'
+import { type ExecRequest, parseSignal, parseSize, parseStart, STDIN_WINDOW_BYTES } from './exec-request.ts'
 import type { ExitStatus } from './exit-status.ts'
 import { FRAME, type Frame, ProtocolError, readFrames, writeBytes, writeFrame } from './frames.ts'
 import type { SandboxedProcess } from './sandbox.ts'
@@ -85,6 +85,7 @@ class ExecSession {
     if (type === FRAME.stdin) this.#credit.pass(payload, process.stdin)
     else if (type === FRAME.stdinEnd) process.stdin.end()
     else if (type === FRAME.signal) process.signal(parseSignal(payload))
+    else if (type === FRAME.resize) process.resize(parseSize(payload))
     else throw new ProtocolError('A frame is of a type that a client does not send now.')
   }
 

@@ -10,6 +10,8 @@ export const FRAME = {
   stdin: 2,
   stdinEnd: 3,
   signal: 4,
+  /** of the terminal: JSON with rows and columns */
+  resize: 5,
   // from the runner
   started: 16,
   stdout: 17,

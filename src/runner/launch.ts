@@ -7,6 +7,8 @@ export interface Shell {
   shell: string
   /** util-linux's `script`, where it is installed */
   script: string | undefined
+  /** the descriptor from which a terminal's sizes come */
+  sizes: number
 }
 
 /** With its NUL, of one word (MAX_ARG_STRLEN of Linux); with a terminal, a whole command is one. */
@@ -21,7 +23,7 @@ const SHELL = '/bin/sh'
  *
  * @throws RefusedToStart for a command that the system cannot start, or a terminal where there is no `script`
  */
-export function launchCommand({ command, terminal }: ProcessRequest, { shell, script }: Shell): string[] {
+export function launchCommand({ command, terminal }: ProcessRequest, { script, ...shell }: Shell): string[] {
   const [program] = command
   if (!program) throw new RefusedToStart('There is no command to start.')
   if (command.some((word) => word.includes('\0'))) {

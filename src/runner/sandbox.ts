@@ -17,6 +17,11 @@ export interface EnvironmentFolders {
   secrets: string
 }
 
+export interface TerminalSize {
+  rows: number
+  columns: number
+}
+
 export interface ProcessRequest {
   /** program and arguments */
   command: readonly string[]
@@ -27,7 +32,7 @@ export interface ProcessRequest {
   /** path inside → path inside that it leads to: made anew at each start, where nothing persists */
   links: ReadonlyMap<string, string>
   /** a terminal of this size; undefined: none, with stdout and stderr apart */
-  terminal?: { rows: number; columns: number; type: string }
+  terminal?: TerminalSize & { type: string }
 }
 
 export interface SandboxedProcess {
@@ -37,6 +42,8 @@ export interface SandboxedProcess {
   stderr: Readable
   /** to the command itself, by name: SIGINT, … */
   signal(name: NodeJS.Signals): void
+  /** of its terminal; without one it changes nothing */
+  resize(size: TerminalSize): void
   /** ends it and all that it started */
   kill(): void
   /** resolves when nothing of it is left */

@@ -14,9 +14,18 @@ import { type OutputStreams, openOutputStreams } from './output-streams.ts'
 import { Pipes } from './pipes.ts'
 import { hasLiving, programStartedBy, sendSignal } from './process-table.ts'
 import { findProgram, SEARCH_PATH } from './programs.ts'
-import type { EnvironmentFolders, ProcessRequest, Sandbox, SandboxedProcess } from './sandbox.ts'
+import type {
+  EnvironmentFolders,
+  ProcessRequest,
+  Sandbox,
+  SandboxedProcess,
+  TerminalSize
+} from './sandbox.ts'
+import { TerminalSizes } from './terminal.ts'
 
 const LOOK_AGAIN_MS = 5
+/** The descriptor for the sizes of a terminal. */
+const SIZES = 3
 
 const REFUSED =
   'Without isolation, a file can only be delivered to the folder of secrets, not linked at an absolute path.'
@@ -36,7 +45,8 @@ export class Unisolated implements Sandbox {
 
   static async open(): Promise<Unisolated> {
     const shell = existsSync('/bin/bash') ? '/bin/bash' : '/bin/sh'
-    return new Unisolated(await withoutCoreDumps(), { shell, script: await findProgram('script') })
+    const script = await findProgram('script')
+    return new Unisolated(await withoutCoreDumps(), { shell, script, sizes: SIZES })
   }
 
   inside({ workspace, home, secrets }: EnvironmentFolders) {
@@ -60,7 +70,7 @@ export class Unisolated implements Sandbox {
     const [program, ...rest] = [...this.#withoutCoreDumps, ...command]
     const child = streams.giveTo((outputs) =>
       spawn(program!, rest, {
-        stdio: ['pipe', ...outputs],
+        stdio: ['pipe', ...outputs, ...(request.terminal ? ['pipe' as const] : [])],
         env,
         cwd: workingDirectory,
         // In a group of its own, by which all of it can be ended.
@@ -69,7 +79,8 @@ export class Unisolated implements Sandbox {
     )
     const exited = exitOf(child)
     if (child.pid === undefined) await exited
-    return new UnisolatedProcess(child, streams, exited, request.terminal !== undefined)
+    const sizes = request.terminal && new TerminalSizes(child.stdio.at(SIZES) as Writable)
+    return new UnisolatedProcess(child, streams, exited, sizes)
   }
 
   /** @throws RefusedToStart when a value is no UTF-8: node passes on nothing else */
@@ -106,27 +117,31 @@ class UnisolatedProcess implements SandboxedProcess {
   readonly stderr
   readonly exit: Promise<ExitStatus>
   readonly #child: ChildProcess
-  readonly #hasTerminal: boolean
+  readonly #sizes: TerminalSizes | undefined
   #ended = false
 
   constructor(
     child: ChildProcess,
     streams: OutputStreams,
     exited: Promise<ExitStatus>,
-    hasTerminal: boolean
+    sizes: TerminalSizes | undefined
   ) {
     this.stdin = child.stdin!
     // A command may end, or close its stdin, before it has read all.
     this.stdin.on('error', () => {})
     ;({ stdout: this.stdout, stderr: this.stderr } = streams)
     this.#child = child
-    this.#hasTerminal = hasTerminal
+    this.#sizes = sizes
     this.exit = exited.then((status) => this.#endGroup(status))
   }
 
   signal(name: NodeJS.Signals): void {
-    if (this.#hasTerminal) void this.#deliver(name)
+    if (this.#sizes) void this.#deliver(name)
     else this.#child.kill(name)
+  }
+
+  resize(size: TerminalSize): void {
+    this.#sizes?.change(size)
   }
 
   /** The command is there a moment after the program that makes its terminal. */
@@ -147,9 +162,11 @@ class UnisolatedProcess implements SandboxedProcess {
 
   /** What the command has left behind ends with it, as far as it stayed in its group. */
   async #endGroup(status: ExitStatus): Promise<ExitStatus> {
+    // What follows the sizes is in the terminal's own group.
+    this.#sizes?.close()
     const group = this.#child.pid!
     while (sendSignal(-group, 'SIGKILL') && hasLiving(group)) await sleep(LOOK_AGAIN_MS)
     this.#ended = true
-    return this.#hasTerminal ? relayedStatus(status) : status
+    return this.#sizes ? relayedStatus(status) : status
   }
 }

@@ -195,6 +195,40 @@ t.test('a terminal has its size and type, and one output', async (t) => {
   t.match(await output, /33 101\r\nxterm-256color\r\ntty\r\n/)
 })
 
+t.test('a terminal that becomes larger or smaller, and the last of many sizes', async (t) => {
+  const terminal = { rows: 24, columns: 80, type: 'xterm' }
+  const { stream } = await open(t)
+  const [stdin, stdout] = [new PassThrough(), new PassThrough()]
+  const line =
+    'trap "stty size" WINCH; echo ready; until read a; do :; done; wait; ls -l /proc/self/fd; exit 3'
+  const client = new ExecClient(
+    stream,
+    { ...sh(line), terminal },
+    { stdin, stdout, stderr: new PassThrough() }
+  )
+  let shown = ''
+  stdout.on('data', (bytes) => {
+    shown += bytes
+  })
+  const until = async (text: string) => {
+    while (!shown.includes(text)) await once(stdout, 'data')
+  }
+  await until('ready')
+  for (const [rows, columns] of [
+    [50, 132],
+    [10, 20]
+  ] as const) {
+    client.resize({ rows, columns })
+    await until(`${rows} ${columns}\r\n`)
+  }
+  for (let rows = 1; rows <= 2000; rows++) client.resize({ rows, columns: 77 })
+  await until('2000 77\r\n')
+  stdin.write('\r')
+  t.same(await client.exit, { code: 3, signal: null })
+  t.match(shown, /-> \/dev\/pts\/0/)
+  t.notMatch(shown, /socket:|pipe/, 'it has nothing but its terminal')
+})
+
 t.test('Ctrl-C in a terminal, and a signal from outside, are for the command', async (t) => {
   const terminal = { rows: 24, columns: 80, type: 'xterm' }
   for (const stop of [
@@ -298,6 +332,7 @@ t.test('nonsense ends the session with an error, and the process with it', async
     ['a command that is no text', startBytes({ command: [1] }), /command has to be/],
     ['a folder that is none', startBytes({ command: ['a'], workingDirectory: 7 }), /workingDirectory/],
     ['a terminal of no size', startBytes({ command: ['a'], terminal: { rows: 0 } }), /terminal/],
+    ['a size that is none', Buffer.concat([cat, header(FRAME.resize, 2), Buffer.from('{}')]), /size of a/],
     ['a frame of the runner', Buffer.concat([cat, header(FRAME.exit, 0)]), /does not send/],
     ['a second start', Buffer.concat([cat, cat]), /does not send/],
     [

@@ -551,4 +551,11 @@ t.test('without isolation: the runner itself, in folders, with the same manners'
   await t.rejects(unisolated.start(own, linked), { message: /Without isolation/ })
   const terminal = { rows: 30, columns: 90, type: 'xterm' }
   t.match(await sh(unisolated, own, 'stty size; exit 4', { terminal }), { code: 4, stdout: /30 90/ })
+  const line = 'trap "stty size; exit 5" WINCH; echo ready; while :; do sleep 0.05; done'
+  const resized = await unisolated.start(own, { ...plain, command: ['sh', '-c', line], terminal })
+  await once(resized.stdout, 'readable')
+  resized.resize({ rows: 44, columns: 111 })
+  const output = text(resized.stdout)
+  t.same(await resized.exit, { code: 5, signal: null })
+  t.match(await output, /44 111/)
 })

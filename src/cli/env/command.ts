@@ -4,6 +4,7 @@ import { type Duplex, Writable } from 'node:stream'
 import { readOwnEnvironment } from '../../config.ts'
 import { ExecClient, ExecFailed } from '../../runner/exec-client.ts'
 import type { ExecRequest } from '../../runner/exec-request.ts'
+import type { TerminalSize } from '../../runner/sandbox.ts'
 import { CommandFailed } from '../terminal.ts'
 import type { Environment } from './messages.ts'
 import { type Signals, statusOfSignal } from './signals.ts'
@@ -35,8 +36,10 @@ export async function runRemotely(session: Duplex, order: CommandOrder, signals:
   const { stdin } = process
   const [stdout, stderr] = [rememberingEnd(process.stdout), rememberingEnd(process.stderr)]
   const leaveRawMode = order.tty ? enterRawMode() : () => {}
+  let stopFollowing = () => {}
   try {
     const client = new ExecClient(session, requestOf(order), { stdin, stdout, stderr })
+    if (order.tty) stopFollowing = followSize((size) => client.resize(size))
     const { code, signal } = await signals.during(
       (name) => client.signal(name),
       () => client.exit
@@ -45,6 +48,7 @@ export async function runRemotely(session: Duplex, order: CommandOrder, signals:
   } catch (error) {
     throw error instanceof ExecFailed ? new CommandFailed(error.message) : error
   } finally {
+    stopFollowing()
     leaveRawMode()
     session.destroy()
   }
@@ -66,10 +70,24 @@ function requestOf({ command, workingDirectory, tty }: CommandOrder): ExecReques
 
 /** Of the terminal that this process writes to, or the usual one where there is none. */
 function terminalHere(): NonNullable<ExecRequest['terminal']> {
-  const { stdout, stderr } = process
-  const { rows, columns } = stdout.isTTY ? stdout : stderr
   const { TERM = '' } = readOwnEnvironment()
-  return { rows: rows || 24, columns: columns || 80, type: /^[\w.+-]{1,64}$/.test(TERM) ? TERM : 'xterm' }
+  return { ...sizeOf(shownTerminal()), type: /^[\w.+-]{1,64}$/.test(TERM) ? TERM : 'xterm' }
+}
+
+function shownTerminal(): NodeJS.WriteStream {
+  return process.stdout.isTTY ? process.stdout : process.stderr
+}
+
+function sizeOf({ rows, columns }: NodeJS.WriteStream): TerminalSize {
+  return { rows: rows || 24, columns: columns || 80 }
+}
+
+/** The terminal at the other end becomes as large as the one here, whenever that changes. */
+function followSize(tell: (size: TerminalSize) => void): () => void {
+  const terminal = shownTerminal()
+  const onResize = () => tell(sizeOf(terminal))
+  terminal.on('resize', onResize)
+  return () => void terminal.off('resize', onResize)
 }
 
 /** What is typed goes on as it is, Ctrl-C too: it is for the terminal at the other end. */

@@ -20,7 +20,7 @@ Examples:
   $ npx coffer env exec web-1a2b3c --tty -- top`
 
 const SHELL_HELP = `
-It is bash, or sh where there is none, with a terminal of its own, of the size that this one has now.
+It is bash, or sh where there is none, with a terminal of its own, as large as this one.
 
 Example:
   $ npx coffer env shell web-1a2b3c`
@@ -40,7 +40,7 @@ export function addExecCommands(env: Command): void {
     .argument('<environment>', 'its name or id')
     .argument('<command...>', 'the command and its arguments, after --')
     .option('--cwd <folder>', 'where it is run; the workspace otherwise')
-    .option('-t, --tty', 'give it a terminal, of the size that this one has now')
+    .option('-t, --tty', 'give it a terminal, as large as this one')
     .addHelpText('after', EXEC_HELP)
     .action((nameOrId: string, command: string[], options: ExecOptions) => exec(nameOrId, command, options))
 

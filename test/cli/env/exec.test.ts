@@ -1,5 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import { writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import t from 'tap'
 import { makeCertificates } from '../../clients/certificates.ts'
@@ -96,6 +97,17 @@ t.test('a terminal inside, of the size and type of the one here', async (t) => {
   t.equal(stdout, '/dev/pts/0\r\n33 101\r\nxterm-256color\r\n')
   const without = await exec(['-t', '--', 'sh', '-c', 'test -t 0 && stty size'])
   t.match(without, { code: 0, stdout: '24 80\r\n' }, 'where there is none here')
+})
+
+t.test('the terminal inside follows the one here', async (t) => {
+  const trap = 'trap "stty size; exit 5" WINCH; echo ready; while :; do sleep 0.05; done'
+  const command = line('exec', 'box', '--tty', '--', 'sh', '-c', trap)
+  const go = path.join(folder, 'go')
+  const resize = `while [ ! -e ${quote(go)} ]; do sleep 0.05; done; stty rows 21 columns 66 </dev/tty`
+  const terminal = inTerminal(`(${resize}) & exec ${command}`)
+  await shown(terminal, 'ready')
+  await writeFile(go, '')
+  t.match(await terminal.finished, { code: 5, stdout: /21 66/ })
 })
 
 t.test('with a terminal each key goes in as it is, and the one here is as before afterwards', async (t) => {
