@@ -1,13 +1,12 @@
 import type { ChildProcess } from 'node:child_process'
 import type { Writable } from 'node:stream'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { type ExitStatus, relayedStatus } from './exit-status.ts'
 import type { OutputStreams } from './output-streams.ts'
 import { findProcess, programStartedBy, sendSignal } from './process-table.ts'
 import type { SandboxedProcess, TerminalSize } from './sandbox.ts'
+import { SignalQueue } from './signal-queue.ts'
 import type { TerminalSizes } from './terminal.ts'
 
-const LOOK_AGAIN_MS = 2
 /** What bubblewrap gives when it fails, and what shells give for a command that cannot be run. */
 const FAILED = 1
 const NOT_RUN = 126
@@ -34,6 +33,10 @@ export class BubblewrapProcess implements SandboxedProcess {
   readonly stderr
   readonly exit: Promise<ExitStatus>
   readonly #parts: StartedBubblewrap
+  readonly #signals = new SignalQueue(
+    () => this.#findCommand(),
+    () => !this.#isThere()
+  )
   #ended = false
 
   constructor(parts: StartedBubblewrap) {
@@ -46,7 +49,7 @@ export class BubblewrapProcess implements SandboxedProcess {
   }
 
   signal(name: NodeJS.Signals): void {
-    void this.#deliver(name)
+    this.#signals.send(name)
   }
 
   resize(size: TerminalSize): void {
@@ -63,18 +66,6 @@ export class BubblewrapProcess implements SandboxedProcess {
   #isThere(): boolean {
     const { child, first } = this.#parts
     return !this.#ended && findProcess(first)?.parent === child.pid
-  }
-
-  /** The command is there a moment after the namespace. */
-  async #deliver(name: NodeJS.Signals): Promise<void> {
-    while (this.#isThere()) {
-      const command = this.#findCommand()
-      if (command !== undefined) {
-        sendSignal(command, name)
-        return
-      }
-      await sleep(LOOK_AGAIN_MS)
-    }
   }
 
   /** With a terminal it is the child of the program that makes one. */

@@ -17,14 +17,14 @@ export async function withoutCoreDumps(): Promise<readonly string[]> {
   const prlimit = await findProgram('prlimit')
   const limits = await readFile('/proc/self/limits', 'utf8').catch(() => '')
   const none = /^Max core file size\s+\S+\s+0\s/m.test(limits)
-  const limited =
-    prlimit !== undefined &&
-    !none &&
-    (await promisify(execFile)(prlimit, [`--pid=${process.pid}`, LIMIT]).then(
-      () => true,
-      () => false
-    ))
-  if (limited) return []
-  if (prlimit && !none) return [prlimit, LIMIT, '--']
+  if (prlimit && !none) {
+    const works = (...args: string[]) =>
+      promisify(execFile)(prlimit, args).then(
+        () => true,
+        () => false
+      )
+    if (await works(`--pid=${process.pid}`, LIMIT)) return []
+    if (await works(LIMIT, '--', 'true')) return [prlimit, LIMIT, '--']
+  }
   return ['/bin/sh', '-c', 'ulimit -c 0; exec "$@"', 'sh']
 }

@@ -46,6 +46,10 @@ export class ExecClient {
   readonly #streams: ExecStreams
   #room = STDIN_WINDOW_BYTES
   #onRoom: (() => void) | undefined
+  #takesSizes = false
+  /** that is still to be told */
+  #size: TerminalSize | undefined
+  #isTellingSize = false
   #over = false
   #stopInput = () => {}
 
@@ -60,9 +64,21 @@ export class ExecClient {
     if (!this.#over) void writeFrame(this.#stream, FRAME.signal, name)
   }
 
-  /** Of the terminal that the command was given. */
-  resize({ rows, columns }: TerminalSize): void {
-    if (!this.#over) void writeFrame(this.#stream, FRAME.resize, JSON.stringify({ rows, columns }))
+  /** Of the terminal that the command was given. Of many at once the last one is told; a runner that is older takes none. */
+  resize(size: TerminalSize): void {
+    this.#size = size
+    void this.#tellSize()
+  }
+
+  async #tellSize(): Promise<void> {
+    if (!this.#takesSizes || this.#isTellingSize) return
+    this.#isTellingSize = true
+    for (let size = this.#size; size && !this.#over; size = this.#size) {
+      this.#size = undefined
+      const { rows, columns } = size
+      await writeFrame(this.#stream, FRAME.resize, JSON.stringify({ rows, columns }))
+    }
+    this.#isTellingSize = false
   }
 
   async #run(request: string): Promise<ExitStatus> {
@@ -101,6 +117,8 @@ export class ExecClient {
   async #take({ type, payload }: Frame): Promise<ExitStatus | undefined> {
     switch (type) {
       case FRAME.started:
+        this.#takesSizes = payload.length > 0 && parseJson(payload).resize === true
+        void this.#tellSize()
         this.#forwardInput()
         return undefined
       case FRAME.stdout:

@@ -26,7 +26,7 @@ export const SIGNALS: readonly NodeJS.Signals[] = [
 ]
 
 const MAX_PATH_LENGTH = 4096
-const MAX_TERMINAL_SIDE = 10_000
+export const MAX_TERMINAL_SIDE = 10_000
 
 /** @throws ProtocolError when it is no start of a command, or has what no command can have */
 export function parseStart({ type, payload }: Frame): ExecRequest {

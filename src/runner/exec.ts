@@ -77,7 +77,7 @@ class ExecSession {
 
   async #start(request: ExecRequest): Promise<void> {
     this.#process = await this.#startProcess(request)
-    void writeFrame(this.#stream, FRAME.started)
+    void writeFrame(this.#stream, FRAME.started, JSON.stringify({ resize: true }))
     void this.#relayOutput(this.#process)
   }
 

@@ -13,6 +13,7 @@ export const FRAME = {
   /** of the terminal: JSON with rows and columns */
   resize: 5,
   // from the runner
+  /** JSON of what the runner takes besides: resize */
   started: 16,
   stdout: 17,
   stderr: 18,

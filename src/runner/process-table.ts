@@ -27,6 +27,9 @@ export function findProcess(pid: number): ProcessState | undefined {
   )
 }
 
+/** Whether this kernel tells of children (CONFIG_PROC_CHILDREN). */
+export const FINDS_PROGRAMS = existsSync(`/proc/self/task/${process.pid}/children`)
+
 /**
  * The program that a process has started first; undefined: none yet. Between fork and exec a child is still its parent,
  * with its handlers: a signal that it gets there may come to nothing, as SIGINT does in shells.

@@ -12,7 +12,7 @@ import { launchCommand, type Shell } from './launch.ts'
 import { MARK, markOf } from './leftovers.ts'
 import { type OutputStreams, openOutputStreams } from './output-streams.ts'
 import { Pipes } from './pipes.ts'
-import { hasLiving, programStartedBy, sendSignal } from './process-table.ts'
+import { FINDS_PROGRAMS, hasLiving, programStartedBy, sendSignal } from './process-table.ts'
 import { findProgram, SEARCH_PATH } from './programs.ts'
 import type {
   EnvironmentFolders,
@@ -21,6 +21,7 @@ import type {
   SandboxedProcess,
   TerminalSize
 } from './sandbox.ts'
+import { SignalQueue } from './signal-queue.ts'
 import { TerminalSizes } from './terminal.ts'
 
 const LOOK_AGAIN_MS = 5
@@ -118,6 +119,10 @@ class UnisolatedProcess implements SandboxedProcess {
   readonly exit: Promise<ExitStatus>
   readonly #child: ChildProcess
   readonly #sizes: TerminalSizes | undefined
+  readonly #signals = new SignalQueue(
+    () => programStartedBy(this.#child.pid!),
+    () => this.#ended
+  )
   #ended = false
 
   constructor(
@@ -136,24 +141,13 @@ class UnisolatedProcess implements SandboxedProcess {
   }
 
   signal(name: NodeJS.Signals): void {
-    if (this.#sizes) void this.#deliver(name)
+    // The command is there a moment after the program that makes its terminal.
+    if (this.#sizes && FINDS_PROGRAMS) this.#signals.send(name)
     else this.#child.kill(name)
   }
 
   resize(size: TerminalSize): void {
     this.#sizes?.change(size)
-  }
-
-  /** The command is there a moment after the program that makes its terminal. */
-  async #deliver(name: NodeJS.Signals): Promise<void> {
-    while (!this.#ended) {
-      const command = programStartedBy(this.#child.pid!)
-      if (command !== undefined) {
-        sendSignal(command, name)
-        return
-      }
-      await sleep(LOOK_AGAIN_MS)
-    }
   }
 
   kill(): void {

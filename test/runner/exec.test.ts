@@ -229,6 +229,28 @@ t.test('a terminal that becomes larger or smaller, and the last of many sizes', 
   t.notMatch(shown, /socket:|pipe/, 'it has nothing but its terminal')
 })
 
+t.test('a runner that knows nothing of sizes is told of none', async (t) => {
+  const got: number[] = []
+  const server = createServer(async (socket) => {
+    for await (const { type } of readFrames(socket)) {
+      got.push(type)
+      if (type === FRAME.start) await writeFrame(socket, FRAME.started)
+      if (type === FRAME.signal) await writeFrame(socket, FRAME.exit, '{"code":0,"signal":null}')
+    }
+  }).listen(0, '127.0.0.1')
+  t.teardown(() => server.close())
+  await once(server, 'listening')
+  const stream = connect((server.address() as AddressInfo).port, '127.0.0.1')
+  const streams = { stdout: new PassThrough(), stderr: new PassThrough() }
+  const client = new ExecClient(stream, { command: ['true'] }, streams)
+  client.resize({ rows: 1, columns: 1 })
+  while (!got.includes(FRAME.stdinEnd)) await new Promise(setImmediate)
+  client.resize({ rows: 2, columns: 2 })
+  client.signal('SIGTERM')
+  t.same(await client.exit, { code: 0, signal: null })
+  t.same(got, [FRAME.start, FRAME.stdinEnd, FRAME.signal])
+})
+
 t.test('Ctrl-C in a terminal, and a signal from outside, are for the command', async (t) => {
   const terminal = { rows: 24, columns: 80, type: 'xterm' }
   for (const stop of [

@@ -3,7 +3,7 @@ import path from 'node:path'
 import { type Duplex, Writable } from 'node:stream'
 import { readOwnEnvironment } from '../../config.ts'
 import { ExecClient, ExecFailed } from '../../runner/exec-client.ts'
-import type { ExecRequest } from '../../runner/exec-request.ts'
+import { type ExecRequest, MAX_TERMINAL_SIDE } from '../../runner/exec-request.ts'
 import type { TerminalSize } from '../../runner/sandbox.ts'
 import { CommandFailed } from '../terminal.ts'
 import type { Environment } from './messages.ts'
@@ -79,7 +79,10 @@ function shownTerminal(): NodeJS.WriteStream {
 }
 
 function sizeOf({ rows, columns }: NodeJS.WriteStream): TerminalSize {
-  return { rows: rows || 24, columns: columns || 80 }
+  return {
+    rows: Math.min(rows || 24, MAX_TERMINAL_SIDE),
+    columns: Math.min(columns || 80, MAX_TERMINAL_SIDE)
+  }
 }
 
 /** The terminal at the other end becomes as large as the one here, whenever that changes. */
