@@ -2,8 +2,8 @@ import { spawn } from 'node:child_process'
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
-import { Kysely, PostgresDialect, sql } from 'kysely'
-import pg from 'pg'
+import { type Kysely, sql } from 'kysely'
+import { openDatabase } from '../src/store/database.ts'
 import { serveEmbedded } from '../src/store/embedded/embedded-postgres.ts'
 import { migrate } from '../src/store/migrations.ts'
 import type { Database } from '../src/store/tables.ts'
@@ -53,9 +53,7 @@ async function inDatabase<T>(
 ): Promise<T> {
   const target = new URL(url)
   target.pathname = `/${name}`
-  const db = new Kysely<Database>({
-    dialect: new PostgresDialect({ pool: new pg.Pool({ connectionString: target.href, max: 1 }) })
-  })
+  const db = openDatabase({ connection: target.href, poolSize: 1, prepare: false })
   try {
     return await work(db)
   } finally {

@@ -1,8 +1,7 @@
 import { randomBytes, randomUUID } from 'node:crypto'
 import type { FastifyInstance, InjectOptions } from 'fastify'
-import { Kysely, PostgresDialect, sql } from 'kysely'
+import { type Kysely, sql } from 'kysely'
 import type { Response as LightMyRequestResponse } from 'light-my-request'
-import pg from 'pg'
 import type { Test } from 'tap'
 import sealedBox from 'tweetnacl-sealedbox-js'
 import { buildApp, notificationHandlers } from '../src/app.ts'
@@ -52,9 +51,7 @@ export async function createTestDatabase(t: Test): Promise<{ url: string; db: Ky
 }
 
 async function onServer(url: string, statement: string): Promise<void> {
-  const admin = new Kysely<Database>({
-    dialect: new PostgresDialect({ pool: new pg.Pool({ connectionString: url, max: 1 }) })
-  })
+  const admin = openDatabase({ connection: url, poolSize: 1, prepare: false })
   try {
     await sql.raw(statement).execute(admin)
   } finally {
