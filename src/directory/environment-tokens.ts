@@ -1,8 +1,8 @@
 import type { Kysely, Transaction } from 'kysely'
 import { hashToken, lastEight, makeToken } from '../auth/token.ts'
 import { insertAuditEvents, type Principal } from '../store/audit.ts'
+import { insertEnvironmentToken } from '../store/environment-tokens.ts'
 import type { Database, EnvironmentTokenPurpose } from '../store/tables.ts'
-import { insertEnvironmentToken } from '../store/tokens.ts'
 import { inTheNameOf } from './change.ts'
 
 /** The environment that a token is for. */

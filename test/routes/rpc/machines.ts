@@ -1,6 +1,7 @@
 import { hashToken, lastEight, makeToken } from '../../../src/auth/token.ts'
 import type { Account } from '../../../src/store/accounts.ts'
-import { insertEnvironmentToken, insertToken } from '../../../src/store/tokens.ts'
+import { insertEnvironmentToken } from '../../../src/store/environment-tokens.ts'
+import { insertToken } from '../../../src/store/tokens.ts'
 import type { OnaServer } from './helper.ts'
 
 /** Who acts for itself in an organization, and is no service account. */
